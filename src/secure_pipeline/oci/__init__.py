@@ -1,0 +1,1 @@
+"""OCI images: digests, references, manifests and the layout on disk."""

@@ -1,0 +1,1 @@
+"""The trusted policy and the decisions taken from it."""

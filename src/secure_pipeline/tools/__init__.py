@@ -1,0 +1,1 @@
+"""Third-party programs: pins, location, and the only place that spawns."""
