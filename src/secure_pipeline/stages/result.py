@@ -36,6 +36,10 @@ class Report:
     media_type: str
     content: bytes
 
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ValueError(f"not a plain file name: {self.name!r}")
+
 
 @dataclass(frozen=True)
 class StageResult:

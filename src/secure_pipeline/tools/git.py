@@ -1,0 +1,164 @@
+"""The working tree: its commit, and a digest of what it holds.
+
+Only plumbing that runs nothing from the repository is called: no hooks, no filters, no
+file-system monitor (a hostile .git/config must not execute). Changes are found by hashing
+files the way git does, in the same read as our own digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from secure_pipeline.errors import Inconclusive, Unavailable
+from secure_pipeline.ports import SourceState
+from secure_pipeline.tools.locate import LocatedTool
+from secure_pipeline.tools.process import Command, Outcome, Processes
+
+MAX_FILES = 200_000
+MAX_BYTES = 4 << 30
+_SAFE = (
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*",
+    "-c", "protocol.allow=never", "-c", "core.quotePath=false", "--no-optional-locks",
+)  # fmt: skip
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class _File:
+    mode: str
+    digest: str
+    blob: str
+
+
+class GitSource:
+    """Implements ports.Source with git, or by walking where there is no repository."""
+
+    def __init__(
+        self, tool: LocatedTool, processes: Processes, root: Path, exclude: tuple[str, ...] = ()
+    ) -> None:
+        """``exclude``: paths under ``root`` that are products of the pipeline, not source."""
+        self._tool = tool
+        self._processes = processes
+        self._root = root
+        self._exclude = exclude
+
+    def state(self) -> SourceState:
+        """Read the tree once. Raises: Inconclusive when it is too large or changes meanwhile."""
+        commit = self._line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        if commit is None or not _COMMIT.fullmatch(commit):
+            return SourceState(None, _tree_digest(self._read(self._walk(), "sha1")), True, 0, None)
+        algorithm = "sha1" if len(commit) == 40 else "sha256"
+        files = self._read(self._listed(), algorithm)
+        committed = self._committed(commit)
+        changed = {path: (file.mode, file.blob) for path, file in files.items()} != committed
+        time = self._line("show", "-s", "--format=%ct", commit)
+        return SourceState(
+            commit=commit,
+            tree=_tree_digest(files),
+            uncommitted=changed,
+            time=int(time or 0),
+            remote=_without_credentials(self._line("config", "--get", "remote.origin.url")),
+        )
+
+    def _git(self, *arguments: str) -> Outcome:
+        return self._processes.run(
+            Command(
+                argv=(str(self._tool.path), *_SAFE, *arguments),
+                cwd=self._root,
+                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "GIT_CONFIG_GLOBAL": os.devnull,
+                     "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"},
+                timeout=60,
+                network=True,
+            )
+        )  # fmt: skip
+
+    def _line(self, *arguments: str) -> str | None:
+        outcome = self._git(*arguments)
+        return outcome.stdout.decode("utf-8", "replace").strip() if outcome.ok else None
+
+    def _must(self, *arguments: str) -> bytes:
+        outcome = self._git(*arguments)
+        if not outcome.ok:
+            raise Unavailable(f"{outcome.describe()}: {outcome.tail(1)}", where=str(self._root))
+        return outcome.stdout
+
+    def _listed(self) -> Iterator[str]:
+        names = self._must("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        for name in sorted(set(names.split(b"\0")) - {b""}):
+            yield os.fsdecode(name)
+
+    def _committed(self, commit: str) -> dict[str, tuple[str, str]]:
+        """Paths below the root with (mode, blob id), as in the commit."""
+        entries = {}
+        for line in self._must("ls-tree", "-r", "-z", commit).split(b"\0"):
+            if line:
+                head, name = line.split(b"\t", 1)
+                mode, _, blob = head.decode().split()
+                path = os.fsdecode(name)
+                if not self._excluded(path):
+                    entries[path] = (mode, blob)
+        return entries
+
+    def _walk(self) -> Iterator[str]:
+        for directory, folders, names in os.walk(self._root):
+            folders[:] = sorted(f for f in folders if f != ".git")
+            for name in sorted(names):
+                yield os.path.relpath(os.path.join(directory, name), self._root)
+
+    def _excluded(self, path: str) -> bool:
+        return any(path == e or path.startswith(f"{e}/") for e in self._exclude)
+
+    def _read(self, paths: Iterator[str], algorithm: str) -> dict[str, _File]:
+        files: dict[str, _File] = {}
+        total = 0
+        for path in paths:
+            if self._excluded(path):
+                continue
+            try:
+                info = (self._root / path).lstat()
+            except FileNotFoundError:
+                continue
+            total += info.st_size
+            if len(files) >= MAX_FILES or total > MAX_BYTES:
+                raise Inconclusive(f"the repository is larger than {MAX_FILES} files or 4 GiB")
+            if entry := _hash(self._root / path, info, algorithm):
+                files[path] = entry
+        return files
+
+
+def _hash(path: Path, info: os.stat_result, algorithm: str) -> _File | None:
+    if stat.S_ISLNK(info.st_mode):
+        data = os.fsencode(os.readlink(path))
+        mode = "120000"
+    elif stat.S_ISREG(info.st_mode):
+        data = path.read_bytes()
+        mode = "100755" if info.st_mode & stat.S_IXUSR else "100644"
+    else:
+        return None
+    # git's object ids are SHA-1 in most repositories; our own digest beside it is SHA-256.
+    blob = hashlib.new(algorithm, b"blob %d\0" % len(data), usedforsecurity=False)
+    blob.update(data)
+    return _File(mode, hashlib.sha256(data).hexdigest(), blob.hexdigest())
+
+
+def _tree_digest(files: dict[str, _File]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{files[path].mode} {files[path].digest} ".encode())
+        digest.update(os.fsencode(path) + b"\0")
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _without_credentials(url: str | None) -> str | None:
+    if not url or "://" not in url:
+        return url
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
