@@ -6,14 +6,19 @@ cannot. Every list that would trust something is empty by default, and empty ref
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
 from secure_pipeline.documents import MAX_BYTES, decode, field, parse_yaml
 from secure_pipeline.files import read_bounded, sha256_bytes
 from secure_pipeline.findings import Severity
+
+OPERATOR = "operator"
+"""Id of a key that the operator gives on the command line."""
+_KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
 
 
 class Algorithm(Enum):
@@ -26,13 +31,30 @@ class Algorithm(Enum):
 
 @dataclass(frozen=True)
 class TrustedKey:
-    """A public key and when it may be trusted."""
+    """A public key and when it may be trusted (SIG-21, SIG-22)."""
 
     id: str = field("Name used by this policy.")
     public_key: str = field("PEM text, or the path of a PEM file beside the policy.")
     algorithm: Algorithm = field("The one algorithm of this key.")
-    not_before: date | None = field("Not trusted for evidence made before.", default=None)
-    not_after: date | None = field("Not trusted for evidence made after.", default=None)
+    not_before: date | None = field("First day, UTC, on which it is trusted.", default=None)
+    not_after: date | None = field("Last day, UTC, on which it is trusted.", default=None)
+
+    def __post_init__(self) -> None:
+        if not _KEY_ID.match(self.id):
+            raise ValueError(f"id {self.id!r} is not a short name such as release-2027")
+        if self.id == OPERATOR:
+            raise ValueError(f"id {OPERATOR!r} is kept for the key given on the command line")
+        if not self.public_key.strip():
+            raise ValueError("public-key is empty")
+        if self.not_before and self.not_after and self.not_after < self.not_before:
+            raise ValueError("not-after is before not-before: the key would never be trusted")
+
+    def trusted_at(self, moment: datetime) -> bool:
+        """Tell whether a moment lies in the key's window; both days count whole."""
+        day = moment.astimezone(UTC).date()
+        return (self.not_before is None or self.not_before <= day) and (
+            self.not_after is None or day <= self.not_after
+        )
 
 
 @dataclass(frozen=True)
@@ -41,27 +63,53 @@ class Requirement:
 
     predicate: str = field("Predicate type URI, matched exactly.")
     name: str | None = field("For test results: configuration[0].name.", default=None)
-    keys: tuple[str, ...] = field("Ids of keys, each accepted alone.", default=())
+    keys: tuple[str, ...] | None = field(
+        "Ids of the keys that may sign it; if omitted, every key and the operator's.",
+        default=None,
+    )
+    quorum: int = field("How many different keys must have signed it.", default=1)
     max_age: timedelta | None = field("Evidence older than this refuses.", default=None)
 
     def __post_init__(self) -> None:
+        if "://" not in self.predicate:
+            raise ValueError(f"predicate {self.predicate!r} is not a predicate type URI")
+        if self.name is not None and not self.name:
+            raise ValueError("name is empty")
+        if self.quorum < 1:
+            raise ValueError(f"quorum is {self.quorum}: at least one key must sign (1 or more)")
+        if self.keys is None:
+            return
         if not self.keys:
             raise ValueError("keys is empty: nobody could satisfy this requirement")
+        if self.quorum > len(set(self.keys)):
+            raise ValueError(
+                f"quorum is {self.quorum}, but only {len(set(self.keys))} keys may sign"
+            )
+
+    @property
+    def title(self) -> str:
+        """The type, and the name for a test result."""
+        return f"{self.predicate} '{self.name}'" if self.name else self.predicate
 
 
 @dataclass(frozen=True)
 class PolicyException:
     """A scoped, reasoned, expiring permission to ignore one finding (SCN-09)."""
 
-    id: str = field("Rule id or vulnerability id.")
+    id: str = field("Rule id or vulnerability id, matched exactly.")
     reason: str = field("Why the finding does not matter here.")
     expires: date = field("Last day on which it counts.")
-    package: str | None = field("Only in this package.", default=None)
-    path: str | None = field("Only under this path (glob).", default=None)
+    package: str | None = field("Only in this package, matched exactly.", default=None)
+    path: str | None = field("Only under this path (glob; ** crosses directories).", default=None)
 
     def __post_init__(self) -> None:
+        if not self.id.strip() or any(c in self.id for c in "*?"):
+            raise ValueError("id must name one rule or vulnerability: no wildcard, not empty")
         if len(self.reason.strip()) < 10:
             raise ValueError("reason must say why, in at least 10 characters")
+        for name, value in (("package", self.package), ("path", self.path)):
+            if value is not None and not value.strip():
+                raise ValueError(f"{name} is empty: leave the key out, or name one")
 
 
 @dataclass(frozen=True)
@@ -83,6 +131,9 @@ class AnalyzeGate:
     """When static analysis fails."""
 
     severity: Severity = field("Findings from this severity up fail.", default=Severity.HIGH)
+
+    def __post_init__(self) -> None:
+        _check_severity(self.severity)
 
 
 @dataclass(frozen=True)
@@ -114,6 +165,15 @@ class ScanGate:
         "Accept the small database made for demonstrations.", default=False
     )
 
+    def __post_init__(self) -> None:
+        _check_severity(self.severity)
+
+
+def _check_severity(gate: Severity) -> None:
+    """A gate at 'unknown' would let every known severity through."""
+    if gate is Severity.UNKNOWN:
+        raise ValueError("severity 'unknown' is no gate: unknown findings always count")
+
 
 @dataclass(frozen=True)
 class Gates:
@@ -134,6 +194,21 @@ class SourceRule:
 
 
 @dataclass(frozen=True)
+class SealRule:
+    """The seal that closes a run's evidence set; it is always required."""
+
+    keys: tuple[str, ...] | None = field(
+        "Ids of the keys that may seal; if omitted, every key and the operator's.",
+        default=None,
+    )
+    max_age: timedelta | None = field("A seal older than this refuses.", default=None)
+
+    def __post_init__(self) -> None:
+        if self.keys is not None and not self.keys:
+            raise ValueError("keys is empty: nobody could seal")
+
+
+@dataclass(frozen=True)
 class Policy:
     """The whole document."""
 
@@ -143,18 +218,37 @@ class Policy:
     source: SourceRule = field("Source.", default=SourceRule())
     gates: Gates = field("Gates of the stages.", default=Gates())
     exceptions: tuple[PolicyException, ...] = field("Findings to ignore.", default=())
-    builders: tuple[str, ...] = field("builder.id values accepted.", default=())
+    builders: tuple[str, ...] = field("builder.id values accepted; empty refuses.", default=())
+    seal: SealRule = field("The seal.", default=SealRule())
+    clock_skew: timedelta = field(
+        "Evidence dated further ahead than this is no answer.", default=timedelta(minutes=5)
+    )
 
     def __post_init__(self) -> None:
         if self.version != 1:
             raise ValueError(f"version {self.version} is not known; this program reads 1")
+        if self.clock_skew > timedelta(hours=1):
+            raise ValueError("clock-skew is more than an hour")
+        if any(not builder.strip() for builder in self.builders):
+            raise ValueError("builders: an empty builder id would match a missing one")
+        self._check_keys()
+
+    def _check_keys(self) -> None:
         ids = [key.id for key in self.keys]
         if len(set(ids)) != len(ids):
             raise ValueError("two keys have the same id")
-        for requirement in self.require:
-            unknown = set(requirement.keys) - set(ids)
+        titles = [requirement.title for requirement in self.require]
+        if len(set(titles)) != len(titles):
+            raise ValueError(f"{_repeated(titles)} is required twice")
+        lists = [(r.title, r.keys) for r in self.require] + [("seal", self.seal.keys)]
+        for title, keys in lists:
+            unknown = set(keys or ()) - set(ids)
             if unknown:
-                raise ValueError(f"{requirement.predicate}: unknown key {sorted(unknown)[0]!r}")
+                raise ValueError(f"{title}: unknown key {sorted(unknown)[0]!r}")
+
+
+def _repeated(names: list[str]) -> str:
+    return next(name for name in names if names.count(name) > 1)
 
 
 @dataclass(frozen=True)
