@@ -73,6 +73,26 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def locked_directory(path: Path) -> Iterator[None]:
+    """Hold an exclusive advisory lock on a directory itself, leaving no lock file in it.
+
+    Raises: Unavailable if it cannot be opened or locked.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise Unavailable(f"cannot lock: {error.strerror}", where=str(path)) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise Unavailable(f"cannot lock: {error.strerror}", where=str(path)) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def sha256_file(path: Path) -> str:
     """Return the lower-case hex SHA-256 of a file's content."""
     with path.open("rb") as stream:

@@ -1,0 +1,391 @@
+"""An OCI image layout directory: content by digest, and index.json as its commit point.
+
+Content is hashed whenever it is read (REG-02). No symbolic link below the layout is
+followed, neither for reading nor for writing (REG-14).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from secure_pipeline import files, shape
+from secure_pipeline.errors import Inconclusive, Unavailable, UsageError, VerificationFailed
+from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.manifest import (
+    INDEX_TYPE,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    Index,
+    Manifest,
+    parse_index,
+    parse_manifest,
+)
+
+_LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What a walk over one image may cost."""
+
+    blobs: int = 20_000
+    """Number of blobs."""
+    total: int = 64 << 30
+    """Bytes of all of them."""
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """An image of which every byte was hashed."""
+
+    descriptor: Descriptor
+    manifests: tuple[tuple[Descriptor, Manifest], ...]
+    """One per platform; for an index in its order."""
+    total: int
+    """Bytes hashed."""
+
+
+class Layout:
+    """A layout on disk; open one with ``open`` or ``create``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path) -> Layout:
+        """Open an existing layout.
+
+        Raises: UsageError if ``path`` is none, VerificationFailed if it is malformed.
+        """
+        layout = cls(path)
+        if not (path / "oci-layout").is_file():
+            raise UsageError(
+                "not an OCI layout", where=str(path), hint="give the directory that build wrote"
+            )
+        marker = shape.parse_object(
+            layout._read_file("oci-layout", 4096), layout._at("oci-layout"), limit=4096
+        )
+        if marker.get("imageLayoutVersion") != "1.0.0":
+            raise VerificationFailed("unknown layout version", where=layout._at("oci-layout"))
+        layout._require_plain_directories()
+        layout.manifests()
+        return layout
+
+    @classmethod
+    def create(cls, path: Path) -> Layout:
+        """Open a layout, making an empty one first where there is none.
+
+        Raises: Unavailable if the disk refuses; like ``open`` otherwise.
+        """
+        try:
+            (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"cannot write: {error.strerror}", where=str(path)) from error
+        layout = cls(path)
+        layout._require_plain_directories()
+        with files.locked_directory(path):
+            if not os.path.lexists(path / "index.json"):
+                layout._write_index([])
+            if not os.path.lexists(path / "oci-layout"):
+                files.write_atomic(path / "oci-layout", _LAYOUT_FILE)
+        return cls.open(path)
+
+    def manifests(self) -> tuple[Descriptor, ...]:
+        """Return what index.json lists, in its order.
+
+        Raises: VerificationFailed.
+        """
+        return parse_index(self._index_bytes(), self._at("index.json")).manifests
+
+    def find(self, digest: Digest) -> Descriptor:
+        """Return the descriptor of a listed image.
+
+        Raises: VerificationFailed if it is not listed, or listed with two sizes or types.
+        """
+        found = [item for item in self.manifests() if item.digest == digest]
+        if not found:
+            raise VerificationFailed(f"{digest} is not in the layout", where=str(self.path))
+        if len({(item.media_type, item.size) for item in found}) != 1:
+            raise VerificationFailed(f"{digest} is listed in two ways", where=str(self.path))
+        return found[0]
+
+    def tagged(self, tag: str) -> Descriptor | None:
+        """Return the descriptor listed under a tag, or None.
+
+        Raises: VerificationFailed if two are.
+        """
+        return _under_tag(self.manifests(), tag, self._at("index.json"))
+
+    def read_blob(self, digest: Digest, limit: int, size: int | None = None) -> bytes:
+        """Return a blob's bytes after checking their digest, and size where one is given.
+
+        Raises: VerificationFailed (missing, altered), Inconclusive if over ``limit`` bytes.
+        """
+        parts = []
+        with self._open_blob(digest) as stream:
+            actual = os.fstat(stream.fileno()).st_size
+            if max(actual, size or 0) > limit:
+                raise Inconclusive(
+                    f"blob of {max(actual, size or 0)} bytes; limit {limit}", where=str(digest)
+                )
+            for chunk in self._hashed(stream, digest, size):
+                parts.append(chunk)
+        return b"".join(parts)
+
+    def check_blob(self, digest: Digest, size: int) -> None:
+        """Hash a blob of any size without keeping it.
+
+        Raises: VerificationFailed naming expected and found digest or size.
+        """
+        with self._open_blob(digest) as stream:
+            for _ in self._hashed(stream, digest, size):
+                pass
+
+    def read_manifest(self, descriptor: Descriptor) -> Manifest:
+        """Read an image manifest through its descriptor.
+
+        Raises: VerificationFailed, Inconclusive.
+        """
+        data = self.read_blob(descriptor.digest, MAX_MANIFEST_BYTES, descriptor.size)
+        manifest = parse_manifest(data, str(descriptor.digest))
+        if manifest.media_type != descriptor.media_type:
+            raise VerificationFailed(
+                f"is {manifest.media_type}, its descriptor says {descriptor.media_type}",
+                where=str(descriptor.digest),
+            )
+        return manifest
+
+    def read_index(self, descriptor: Descriptor) -> Index:
+        """Read an image index through its descriptor.
+
+        Raises: VerificationFailed, Inconclusive.
+        """
+        data = self.read_blob(descriptor.digest, MAX_MANIFEST_BYTES, descriptor.size)
+        return parse_index(data, str(descriptor.digest))
+
+    def write_blob(self, data: bytes, media_type: str) -> Descriptor:
+        """Store bytes under their digest; an altered blob in that place is replaced.
+
+        Raises: Unavailable if the disk refuses.
+        """
+        digest = Digest.of(data)
+        self._require_plain_directories()
+        if not self._holds(digest, len(data)):
+            files.write_atomic(self._blob_path(digest), data)
+        return Descriptor(media_type, digest, len(data))
+
+    def add_manifest(self, descriptor: Descriptor) -> None:
+        """List a manifest in index.json; one that is listed the same way stays once.
+
+        Raises: VerificationFailed, Unavailable.
+        """
+        with self.edit() as edit:
+            edit.add(descriptor)
+
+    def replace(self, tag: str, descriptor: Descriptor) -> None:
+        """List a manifest under a tag, in place of what was there.
+
+        Raises: VerificationFailed, Unavailable.
+        """
+        with self.edit() as edit:
+            edit.replace(tag, descriptor)
+
+    @contextmanager
+    def edit(self) -> Iterator[IndexEdit]:
+        """Change index.json in one step; writers wait for each other (SIG-29).
+
+        Whatever is read inside is still true when the change is written. Nothing is
+        written if the block raises.
+        """
+        with files.locked_directory(self.path):
+            where = self._at("index.json")
+            data = self._index_bytes()
+            edit = IndexEdit(parse_index(data, where), where)
+            yield edit
+            if edit.changed:
+                self._write_index(edit.entries, shape.parse_object(data, where, limit=len(data)))
+
+    def verify_image(self, digest: Digest, limits: ImageLimits | None = None) -> CheckedImage:
+        """Hash an image from its manifest or index down to the last layer.
+
+        Raises: VerificationFailed (altered, missing, not listed), Inconclusive (limits).
+        """
+        descriptor = self.find(digest)
+        walk = _Walk(self, limits or ImageLimits())
+        # (1) the root: an index leads to one manifest per platform
+        if descriptor.media_type in INDEX_TYPES:
+            walk.charge(descriptor)
+            found = self.read_index(descriptor).manifests
+        else:
+            found = (descriptor,)
+        if not found:
+            raise VerificationFailed("the index lists no image", where=str(digest))
+        # (2) every manifest, its config and its layers, each by its own digest and size
+        manifests = tuple((item, walk.manifest(item)) for item in found)
+        return CheckedImage(descriptor, manifests, walk.total)
+
+    def _at(self, name: str) -> str:
+        return str(self.path / name)
+
+    def _blob_path(self, digest: Digest) -> Path:
+        return self.path / "blobs" / "sha256" / digest.hex
+
+    def _index_bytes(self) -> bytes:
+        return self._read_file("index.json", MAX_MANIFEST_BYTES)
+
+    def _write_index(
+        self, entries: list[Descriptor], base: dict[str, object] | None = None
+    ) -> None:
+        document = {"schemaVersion": 2, "mediaType": INDEX_TYPE, **(base or {})}
+        document["manifests"] = [entry.to_json() for entry in entries]
+        data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise Inconclusive(
+                f"index.json would exceed {MAX_MANIFEST_BYTES} bytes",
+                where=str(self.path),
+                hint="start a new layout",
+            )
+        files.write_atomic(self.path / "index.json", data)
+
+    def _require_plain_directories(self) -> None:
+        for name in ("blobs", "blobs/sha256"):
+            if not stat.S_ISDIR(self._lstat(self.path / name)):
+                raise VerificationFailed("not a directory of the layout", where=self._at(name))
+
+    def _lstat(self, path: Path) -> int:
+        try:
+            return path.lstat().st_mode
+        except OSError as error:
+            raise VerificationFailed(f"{error.strerror}", where=str(path)) from None
+
+    def _read_file(self, name: str, limit: int) -> bytes:
+        with _open_plain(self.path / name) as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise Inconclusive(f"larger than {limit} bytes", where=self._at(name))
+        return data
+
+    def _open_blob(self, digest: Digest) -> BinaryIO:
+        self._require_plain_directories()
+        return _open_plain(self._blob_path(digest))
+
+    def _holds(self, digest: Digest, size: int) -> bool:
+        try:
+            self.check_blob(digest, size)
+        except VerificationFailed:
+            return False
+        return True
+
+    def _hashed(self, stream: BinaryIO, digest: Digest, size: int | None) -> Iterator[bytes]:
+        """Yield chunks; raise at the end unless digest and size are the expected ones."""
+        where = str(self._blob_path(digest))
+        actual = os.fstat(stream.fileno()).st_size
+        if size is not None and actual != size:
+            raise VerificationFailed(f"expected {size} bytes, found {actual}", where=where)
+        hasher = hashlib.sha256()
+        remaining = actual
+        while remaining and (chunk := stream.read(min(_CHUNK, remaining))):
+            remaining -= len(chunk)
+            hasher.update(chunk)
+            yield chunk
+        if hasher.hexdigest() != digest.hex:
+            raise VerificationFailed(
+                f"expected {digest}, found sha256:{hasher.hexdigest()}", where=where
+            )
+
+
+class IndexEdit:
+    """A pending change of index.json."""
+
+    def __init__(self, index: Index, where: str) -> None:
+        self.entries = list(index.manifests)
+        self.changed = False
+        self._where = where
+
+    def add(self, descriptor: Descriptor) -> None:
+        """List a descriptor unless it is listed exactly so."""
+        if descriptor not in self.entries:
+            self.entries.append(descriptor)
+            self.changed = True
+
+    def tagged(self, tag: str) -> Descriptor | None:
+        """Return what the tag names now."""
+        return _under_tag(self.entries, tag, self._where)
+
+    def replace(self, tag: str, descriptor: Descriptor) -> None:
+        """Make the tag name this descriptor."""
+        wanted = descriptor.tagged(tag)
+        if self.tagged(tag) != wanted:
+            self.entries = [item for item in self.entries if item.tag != tag] + [wanted]
+            self.changed = True
+
+
+class _Walk:
+    """Counts what one walk costs."""
+
+    def __init__(self, layout: Layout, limits: ImageLimits) -> None:
+        self.layout = layout
+        self.limits = limits
+        self.blobs = 0
+        self.total = 0
+        self.checked: set[tuple[Digest, int]] = set()
+
+    def manifest(self, descriptor: Descriptor) -> Manifest:
+        if descriptor.media_type not in MANIFEST_TYPES:
+            raise VerificationFailed(
+                f"{descriptor.media_type[:80]!r} where an image manifest should be",
+                where=str(descriptor.digest),
+            )
+        self.charge(descriptor)
+        manifest = self.layout.read_manifest(descriptor)
+        for blob in (manifest.config, *manifest.layers):
+            if (blob.digest, blob.size) not in self.checked:
+                self.charge(blob)
+                self.layout.check_blob(blob.digest, blob.size)
+                self.checked.add((blob.digest, blob.size))
+        return manifest
+
+    def charge(self, descriptor: Descriptor) -> None:
+        """Count a blob before it is read."""
+        self.blobs += 1
+        self.total += descriptor.size
+        if self.blobs > self.limits.blobs or self.total > self.limits.total:
+            raise Inconclusive(
+                f"image exceeds {self.limits.blobs} blobs or {self.limits.total} bytes",
+                where=str(descriptor.digest),
+            )
+
+
+def _under_tag(
+    entries: tuple[Descriptor, ...] | list[Descriptor], tag: str, where: str
+) -> Descriptor | None:
+    found = [item for item in entries if item.tag == tag]
+    if len(found) > 1:
+        raise VerificationFailed(f"tag {tag!r} is listed {len(found)} times", where=where)
+    return found[0] if found else None
+
+
+def _open_plain(path: Path) -> BinaryIO:
+    """Open a regular file, never through a symbolic link, never waiting on a FIFO."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise VerificationFailed("missing from the layout", where=str(path)) from None
+    except OSError as error:
+        raise VerificationFailed(f"cannot be read: {error.strerror}", where=str(path)) from None
+    stream = os.fdopen(handle, "rb")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        stream.close()
+        raise VerificationFailed("not a regular file", where=str(path))
+    return stream
