@@ -81,6 +81,8 @@ class Finding:
     location: Location | None = None
     package: str | None = None
     installed: str | None = None
+    purl: str | None = None
+    """Package URL, with the version."""
     fixed: str | None = None
     layer: str | None = None
     """Digest (``sha256:…``) of the image layer that brought it."""

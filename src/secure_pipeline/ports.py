@@ -203,18 +203,21 @@ class Database:
     version: int
     updated: datetime
     source: str
-    """Where it came from: a repository, a path, or 'demonstration'."""
+    """Where it came from: a repository, a path, or 'demonstration database'."""
     demonstration: bool
+    metadata_digest: str = ""
+    """``sha256:…`` of its metadata file."""
 
 
 @dataclass(frozen=True)
 class ScanRequest:
-    """An image, by digest, in a layout."""
+    """One image of one platform, by the digest of its manifest, in a layout."""
 
     layout: Path
     digest: str
-    platform: str | None
-    vex: tuple[Path, ...]
+    """``sha256:…`` of an image manifest; never of an index."""
+    name: str
+    """Repository name, for the SBOMs."""
     timeout: timedelta
 
 
@@ -236,7 +239,10 @@ class ScanReport:
     finished: datetime
     cyclonedx: Mapping[str, Any]
     spdx: Mapping[str, Any]
-    raw: bytes
+    raw: Mapping[str, Any]
+    """The tool's own report, without the surroundings of secrets."""
+    uncovered: tuple[str, ...] = ()
+    """Kinds of packages in the image that the database knows nothing about."""
 
 
 class Scanner(Protocol):

@@ -164,6 +164,10 @@ class ScanGate:
     allow_demonstration_database: bool = field(
         "Accept the small database made for demonstrations.", default=False
     )
+    database: str | None = field("Only the database with this digest, sha256:….", default=None)
+    vex: tuple[str, ...] = field(
+        "VEX files beside the policy; only these set findings aside.", default=()
+    )
 
     def __post_init__(self) -> None:
         _check_severity(self.severity)
