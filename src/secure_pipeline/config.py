@@ -131,7 +131,6 @@ class ScanConfig:
 
     severity: Severity | None = field("Findings from this severity up fail.", default=None)
     vex: tuple[str, ...] = field("OpenVEX or CycloneDX VEX files.", default=())
-    database: str | None = field("Directory or OCI repository of the database.", default=None)
     timeout: timedelta = field("Longest time for the scan.", default=timedelta(minutes=15))
 
 

@@ -132,7 +132,7 @@ def _python(root: Path) -> TestGuess | None:
     if not tests or not any((root / m).is_file() for m in marks):
         return None
     described = "".join(_text(root / m) for m in (*marks, "tox.ini", "requirements-dev.txt"))
-    command = ("python3", "-m", "pytest", "--junitxml=reports/junit.xml")
+    command: tuple[str, ...] = ("python3", "-m", "pytest", "--junitxml=reports/junit.xml")
     if "pytest-cov" not in described:
         return TestGuess("Python tests were found.", command, "reports/junit.xml", None)
     package = _python_package(root)

@@ -44,3 +44,17 @@ KeyOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write a versioned JSON document to stdout.")
 ]
+ImageArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[IMAGE]", help="NAME@sha256:DIGEST; the image of the run by default. Never a tag."
+    ),
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        help="Vulnerability database: a directory or an OCI repository.",
+        envvar="SECURE_PIPELINE_DATABASE",
+    ),
+]

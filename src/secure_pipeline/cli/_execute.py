@@ -1,0 +1,99 @@
+"""Run some stages and render what came of them: shared by ``run`` and each stage's command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from secure_pipeline.cli._output import Output, print_error
+from secure_pipeline.errors import ExitCode
+
+if TYPE_CHECKING:
+    from secure_pipeline.run import RunOutcome, StageOutcome
+    from secure_pipeline.wiring import Options, Pipeline
+
+
+def execute(stages: tuple[str, ...], options: Options, *, as_json: bool) -> ExitCode:
+    """Open the pipeline, run the stages, show progress and the result; return the exit code."""
+    from secure_pipeline.cli._progress import progress
+    from secure_pipeline.wiring import open_pipeline
+
+    output = Output(as_json=as_json)
+    with open_pipeline(stages, options) as pipeline:
+        output.text(f"run {pipeline.run.id}")
+        with progress(output, stages) as view:
+            outcome = pipeline.execute(view)
+        document = _document(pipeline, outcome)
+        if len(stages) > 1:
+            pipeline.finish(outcome)
+    _render(output, pipeline, outcome, whole=len(stages) > 1)
+    output.document("Run" if len(stages) > 1 else "Stage", document)
+    return outcome.code
+
+
+def _render(output: Output, pipeline: Pipeline, outcome: RunOutcome, *, whole: bool) -> None:
+    from secure_pipeline.report import to_text
+
+    for stage in outcome.stages:
+        _details(output, stage)
+    output.text()
+    for line in to_text.run_summary(outcome):
+        output.text(line)
+    if image := pipeline.image(outcome):
+        output.text(f"image {image}")
+    output.text(f"reports {pipeline.run.directory}")
+    if whole:
+        word = "verified" if outcome.code is ExitCode.PASS else f"not verified (exit {outcome.code})"
+        output.text(word)
+
+
+def _details(output: Output, stage: StageOutcome) -> None:
+    from secure_pipeline.report import to_text
+
+    if stage.error is not None:
+        print_error(stage.error)
+        return
+    if stage.stored is None:
+        return
+    result = stage.stored.result
+    lines = to_text.stage_details(result)
+    if decision := result.figures.get("decision"):
+        lines += to_text.decision_lines(decision)
+    if lines:
+        output.text(f"\n{stage.stage}: {result.summary}")
+    for line in lines:
+        output.text(line)
+
+
+def _document(pipeline: Pipeline, outcome: RunOutcome) -> dict[str, Any]:
+    from secure_pipeline.records import encode
+
+    return {
+        "run": pipeline.run.id,
+        "image": pipeline.image(outcome),
+        "exitCode": int(outcome.code),
+        "seconds": round(outcome.seconds, 3),
+        "notRun": list(outcome.not_run),
+        "reports": str(pipeline.run.directory),
+        "stages": [_stage_document(stage, encode) for stage in outcome.stages],
+    }
+
+
+def _stage_document(stage: StageOutcome, encode: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "stage": stage.stage,
+        "seconds": round(stage.seconds, 3),
+        "cached": stage.cached,
+        "exitCode": int(stage.code),
+    }
+    if stage.stored is None:
+        return {**document, "verdict": "ERROR", "reasons": [str(stage.error)]}
+    result = stage.stored.result
+    return {
+        **document,
+        "verdict": result.verdict.value,
+        "summary": result.summary,
+        "reasons": list(result.reasons),
+        "origin": stage.stored.origin,
+        "figures": encode(result.figures),
+        "findings": encode(result.findings),
+    }

@@ -1,0 +1,27 @@
+"""``secure-pipeline build``."""
+
+from __future__ import annotations
+
+from secure_pipeline.cli._options import (
+    ConfigOption,
+    JsonOption,
+    PolicyOption,
+    RunOption,
+    StateOption,
+)
+from secure_pipeline.errors import ExitCode
+
+
+def build(
+    config: ConfigOption = None,
+    policy: PolicyOption = None,
+    state: StateOption = None,
+    run: RunOption = None,
+    as_json: JsonOption = False,
+) -> ExitCode:
+    """Build the image into an OCI layout, by digest."""
+    from secure_pipeline.cli._execute import execute
+    from secure_pipeline.wiring import Options
+
+    options = Options(config=config, policy=policy, state=state, run=run)
+    return execute(("build",), options, as_json=as_json)

@@ -1,0 +1,42 @@
+"""``secure-pipeline run``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from secure_pipeline.cli._options import (
+    ConfigOption,
+    DatabaseOption,
+    JsonOption,
+    KeyOption,
+    PolicyOption,
+    RunOption,
+    StateOption,
+)
+from secure_pipeline.errors import ExitCode
+
+
+def run(
+    key: KeyOption = None,
+    config: ConfigOption = None,
+    policy: PolicyOption = None,
+    state: StateOption = None,
+    run: RunOption = None,
+    database: DatabaseOption = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Execute every stage; reuse and keep nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> ExitCode:
+    """Run all stages: analyze, test and build side by side, then scan, sign and verify."""
+    from secure_pipeline.cli._execute import execute
+    from secure_pipeline.run import GRAPH
+    from secure_pipeline.wiring import Options
+
+    options = Options(
+        config=config, policy=policy, state=state, run=run, key=key, database=database,
+        cache=not no_cache,
+    )  # fmt: skip
+    return execute(tuple(GRAPH), options, as_json=as_json)

@@ -1,0 +1,33 @@
+"""``secure-pipeline scan``."""
+
+from __future__ import annotations
+
+from secure_pipeline.cli._options import (
+    ConfigOption,
+    DatabaseOption,
+    ImageArgument,
+    JsonOption,
+    PolicyOption,
+    RunOption,
+    StateOption,
+)
+from secure_pipeline.errors import ExitCode
+
+
+def scan(
+    image: ImageArgument = None,
+    config: ConfigOption = None,
+    policy: PolicyOption = None,
+    state: StateOption = None,
+    run: RunOption = None,
+    database: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> ExitCode:
+    """Scan the image, by digest, for vulnerabilities, secrets and misconfiguration."""
+    from secure_pipeline.cli._execute import execute
+    from secure_pipeline.wiring import Options
+
+    options = Options(
+        config=config, policy=policy, state=state, run=run, image=image, database=database
+    )
+    return execute(("scan",), options, as_json=as_json)

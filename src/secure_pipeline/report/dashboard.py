@@ -1,0 +1,72 @@
+"""``dashboard.json``: the figures of a run and of the runs before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from secure_pipeline.run import RunOutcome, StageOutcome
+from secure_pipeline.runs import RunHeader
+
+HISTORY = 50
+
+
+def dashboard(
+    header: RunHeader, outcome: RunOutcome, earlier: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
+    """The document: totals, cache, scan, stages and history (newest last; times in seconds)."""
+    stages = {o.stage: o for o in outcome.stages}
+    this = {
+        "run": header.id,
+        "started": header.started.isoformat(),
+        "verdict": "PASS" if outcome.code == 0 else outcome.code.name,
+        "total": {"seconds": round(outcome.seconds, 3), "stages": len(outcome.stages)},
+        "cache": _cache(outcome, stages.get("build")),
+        "scan": _figures(stages.get("scan")),
+    }
+    return {
+        "apiVersion": "secure-pipeline/v1",
+        "kind": "Dashboard",
+        **this,
+        "image": _figures(stages.get("build")).get("digest"),
+        "commit": header.commit,
+        "stages": [_stage(o) for o in outcome.stages],
+        "notRun": list(outcome.not_run),
+        "history": [*list(earlier)[-HISTORY + 1 :], this],
+    }
+
+
+def entry(document: dict[str, Any]) -> dict[str, Any]:
+    """The part of an earlier dashboard that the history keeps."""
+    return {k: document[k] for k in ("run", "started", "verdict", "total", "cache", "scan")}
+
+
+def _stage(outcome: StageOutcome) -> dict[str, Any]:
+    stored = outcome.stored
+    return {
+        "stage": outcome.stage,
+        "verdict": stored.result.verdict.value if stored else "ERROR",
+        "seconds": round(outcome.seconds, 3),
+        "reusedFrom": stored.origin if stored and outcome.cached else None,
+        "summary": stored.result.summary if stored else str(outcome.error),
+    }
+
+
+def _cache(outcome: RunOutcome, build: StageOutcome | None) -> dict[str, Any]:
+    reused = [o for o in outcome.stages if o.cached and o.stored]
+    figures = _figures(build)
+    return {
+        "stagesReused": len(reused),
+        "stagesExecuted": len(outcome.stages) - len(reused),
+        "secondsSaved": round(sum(o.stored.result.seconds for o in reused if o.stored), 3),
+        "buildStepsCached": figures.get("steps_cached"),
+        "buildStepsExecuted": figures.get("steps_executed"),
+        "buildSecondsCached": figures.get("seconds_cached"),
+        "buildSecondsExecuted": figures.get("seconds_executed"),
+    }
+
+
+def _figures(outcome: StageOutcome | None) -> dict[str, Any]:
+    if outcome is None or outcome.stored is None:
+        return {}
+    return dict(outcome.stored.result.figures)
