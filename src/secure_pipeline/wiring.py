@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import TYPE_CHECKING
 
-from secure_pipeline.tools.locate import ToolStore, default_store
+from secure_pipeline.events import OnEvent
+from secure_pipeline.tools.locate import SYSTEM_PATH, LocatedTool, ToolStore, default_store, locate
 from secure_pipeline.tools.process import Processes
+
+if TYPE_CHECKING:
+    from secure_pipeline.tools.install import Installer
 
 
 def tool_store() -> ToolStore:
@@ -14,6 +19,34 @@ def tool_store() -> ToolStore:
     return ToolStore(default_store(os.environ))
 
 
+def search_path() -> str:
+    """The directories to find programs in, as the environment says."""
+    return os.environ.get("PATH") or SYSTEM_PATH
+
+
 def processes() -> Processes:
     """The runner of other programs for this process; nothing cancels it but an exception."""
     return Processes(threading.Event())
+
+
+def locate_tool(name: str) -> LocatedTool:
+    """Find a pinned program. Raises: UsageError, Unavailable with what to type."""
+    return locate(name, store=tool_store(), path=search_path(), processes=processes())
+
+
+def tool_installer(on_event: OnEvent) -> Installer:
+    """What installs pinned programs into the store."""
+    from secure_pipeline.adapters.clock import SystemClock
+    from secure_pipeline.adapters.download import HttpsDownload
+    from secure_pipeline.tools.install import Installer
+    from secure_pipeline.tools.pins import load_pins
+    from secure_pipeline.tools.steps import Steps, build_environment
+
+    steps = Steps(
+        root=tool_store().root,
+        processes=processes(),
+        environment=build_environment(os.environ),
+        path=search_path(),
+        on_event=on_event,
+    )
+    return Installer(pins=load_pins(), steps=steps, download=HttpsDownload(SystemClock()))

@@ -119,10 +119,10 @@ def from_store(pin: Pin, store: ToolStore) -> LocatedTool:
     receipt = _receipt(pin, directory)
     executable = directory / receipt["executable"]
     if pin.python:
-        check_environment(directory, receipt["files"], hint=_again(pin))
-        return LocatedTool(pin.name, executable, pin.version, receipt["digest"])
-    accepted = pin.executables(this_platform()) or (receipt["digest"].removeprefix("sha256:"),)
-    return LocatedTool(pin.name, executable, pin.version, _digest(pin, executable, accepted))
+        check_environment(directory, receipt["files"], hint=how_to_install(pin))
+        return LocatedTool(pin.name, executable, pin.version, f"sha256:{receipt['digest']}")
+    expected = pin.expected(receipt["source"], this_platform()) or receipt["digest"]
+    return LocatedTool(pin.name, executable, pin.version, _digest(pin, executable, (expected,)))
 
 
 def how_to_install(pin: Pin) -> str:
@@ -152,7 +152,7 @@ def read_version(
         raise Unavailable(
             f"{pin.name} does not tell its version: {outcome.describe()}",
             where=str(executable),
-            hint=_again(pin),
+            hint=how_to_install(pin),
         )
     return match[1]
 
@@ -161,17 +161,21 @@ def check_version(pin: Pin, version: str, where: Path) -> None:
     """Refuse a version that is refused by name, too old, or not the pinned one."""
     if reason := pin.refused.get(version):
         raise Unavailable(
-            f"{pin.name} {version} is never used: {reason}", where=str(where), hint=_again(pin)
+            f"{pin.name} {version} is never used: {reason}",
+            where=str(where),
+            hint=how_to_install(pin),
         )
     if pin.system and _numbers(version) < _numbers(pin.version):
         raise Unavailable(
-            f"{pin.name} {version} is older than {pin.version}", where=str(where), hint=_again(pin)
+            f"{pin.name} {version} is older than {pin.version}",
+            where=str(where),
+            hint=how_to_install(pin),
         )
     if not pin.system and version != pin.version:
         raise Unavailable(
             f"{pin.name} is version {version}, pinned is {pin.version}",
             where=str(where),
-            hint=_again(pin),
+            hint=how_to_install(pin),
         )
 
 
@@ -195,7 +199,7 @@ def _digest(pin: Pin, executable: Path, accepted: tuple[str, ...]) -> str:
         raise Unavailable(
             f"{pin.name} has the digest sha256:{digest}, pinned is {wanted}",
             where=str(executable),
-            hint=_again(pin),
+            hint=how_to_install(pin),
         )
     return f"sha256:{digest}"
 
@@ -205,7 +209,9 @@ def _sha256(pin: Pin, executable: Path) -> str:
         return sha256_file(executable)
     except OSError as error:
         raise Unavailable(
-            f"cannot read {pin.name}: {error.strerror}", where=str(executable), hint=_again(pin)
+            f"cannot read {pin.name}: {error.strerror}",
+            where=str(executable),
+            hint=how_to_install(pin),
         ) from error
 
 
@@ -215,10 +221,12 @@ def _receipt(pin: Pin, directory: Path) -> dict[str, str]:
         receipt = json.loads(read_bounded(path, MAX_RECEIPT_BYTES))
         if not isinstance(receipt, dict) or receipt["lock"] != pin.lock:
             raise ValueError("it is for another pin")
-        return {key: str(receipt[key]) for key in ("executable", "digest", "files")}
+        return {key: str(receipt[key]) for key in ("executable", "source", "digest", "files")}
     except (ConfigError, ValueError, KeyError, RecursionError) as error:
         raise Unavailable(
-            f"{pin.name} was not installed whole: {error}", where=str(path), hint=_again(pin)
+            f"{pin.name} was not installed whole: {error}",
+            where=str(path),
+            hint=how_to_install(pin),
         ) from None
 
 
@@ -239,7 +247,9 @@ def _refuse_foreign_writes(pin: Pin, executable: Path) -> None:
     for place in (executable, executable.parent):
         if place.stat().st_mode & stat.S_IWOTH:
             raise Unavailable(
-                f"everybody may replace {pin.name} there", where=str(place), hint=_again(pin)
+                f"everybody may replace {pin.name} there",
+                where=str(place),
+                hint=how_to_install(pin),
             )
 
 

@@ -27,6 +27,15 @@ SOURCES = ("release", "go", "python", "system")
 
 
 @dataclass(frozen=True)
+class Signature:
+    """The project's Sigstore bundle over a release file, to check the pin against."""
+
+    url: str
+    identity: str
+    issuer: str
+
+
+@dataclass(frozen=True)
 class Release:
     """An official release file for one platform."""
 
@@ -35,8 +44,9 @@ class Release:
     """Of the file at ``url``."""
     member: str | None
     """Path of the executable inside the archive; None when the file is the executable."""
-    executable: str | None
+    executable: str
     """sha256 of the executable; equals ``sha256`` when there is no archive."""
+    signature: Signature | None
 
 
 @dataclass(frozen=True)
@@ -92,14 +102,18 @@ class Pin:
         """Name of its directory in a tool store."""
         return f"{self.name}-{self.version}-{self.lock[:16]}"
 
+    def expected(self, source: str, machine: str) -> str | None:
+        """The sha256 (hex) of the executable that ``source`` gives on a platform, if pinned."""
+        if source == "release" and machine in self.releases:
+            return self.releases[machine].executable
+        if source == "go" and self.go is not None:
+            return self.go.executables.get(machine)
+        return None
+
     def executables(self, machine: str) -> tuple[str, ...]:
-        """The sha256 digests (hex) accepted for the executable on a platform; may be empty."""
-        found = []
-        if (release := self.releases.get(machine)) and release.executable:
-            found.append(release.executable)
-        if self.go and machine in self.go.executables:
-            found.append(self.go.executables[machine])
-        return tuple(found)
+        """Every sha256 (hex) pinned for the executable on a platform; may be empty."""
+        found = (self.expected(source, machine) for source in self.sources)
+        return tuple(digest for digest in found if digest is not None)
 
 
 @dataclass(frozen=True)
@@ -281,9 +295,10 @@ class _Reader:
         if not url.startswith("https://"):
             raise ConfigError("'url' must begin with https://", where=table.where)
         member = table.take("member", str, None)
-        executable = table.digest("executable") if "executable" in table.content else None
+        executable = digest if member is None else table.digest("executable")
+        signature = _signature(table)
         table.done()
-        return Release(url, digest, member, executable if member else digest)
+        return Release(url, digest, member, executable, signature)
 
     def _debian(self, table: _Table) -> str:
         package = table.text("debian")
@@ -300,6 +315,15 @@ def _pattern(table: _Table) -> re.Pattern[str]:
     if pattern.groups != 1:
         raise ConfigError("'version_pattern' must have one group", where=table.where)
     return pattern
+
+
+def _signature(release: _Table) -> Signature | None:
+    if "signature" not in release.content:
+        return None
+    table = release.table("signature")
+    signature = Signature(table.text("url"), table.text("identity"), table.text("issuer"))
+    table.done()
+    return signature
 
 
 def _digests(table: _Table) -> dict[str, str]:
