@@ -186,7 +186,7 @@ def _write_provenance(predicate: dict[str, Any], context: RunContext) -> None:
     _descend(predicate, "runDetails", "metadata")["invocationId"] = context.run_id
     dependencies = _descend(predicate, "buildDefinition").setdefault("resolvedDependencies", [])
     sources = [item for item in dependencies if item.get("name") == SOURCE_DEPENDENCY]
-    source = sources[0] if sources else {"name": SOURCE_DEPENDENCY}
+    source: dict[str, Any] = sources[0] if sources else {"name": SOURCE_DEPENDENCY}
     source["digest"] = {TREE_ALGORITHM: context.tree.removeprefix("sha256:")}
     if context.commit:
         source["digest"]["gitCommit"] = context.commit
