@@ -6,7 +6,7 @@ short: without a seal there is no evidence set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -51,7 +51,8 @@ def make_seal(
     Raises: VerificationFailed if a payload is not of this run, occurs twice, or a required
     type is missing: what would not verify is not sealed.
     """
-    lines = sorted(_line(parse_statement(payload)) for payload in payloads)
+    statements = [parse_statement(payload) for payload in payloads]
+    lines = sorted(map(_line, statements))
     predicate = {
         predicates.RUN_MEMBER: predicates.to_json(context),
         "requiredPredicateTypes": sorted(set(required)),
@@ -66,7 +67,7 @@ def make_seal(
         },
         "sealedAt": shape.rfc3339(now),
     }
-    _check(parse_seal(predicate), [parse_statement(payload) for payload in payloads])
+    _check(parse_seal(predicate), statements)
     return predicate
 
 
@@ -75,7 +76,7 @@ def leaves(lines: Sequence[SealedStatement]) -> list[bytes]:
     return [bytes.fromhex(line.digest.hex) for line in lines]
 
 
-def parse_seal(predicate: dict[str, Any] | Any) -> Seal:
+def parse_seal(predicate: Mapping[str, Any]) -> Seal:
     """Parse a seal's predicate.
 
     Raises: VerificationFailed; also for an empty list or one that is not sorted and unique.

@@ -1,0 +1,269 @@
+"""``sign``: one signed statement per piece of evidence, attached to the image, sealed last.
+
+A run that is killed before the seal leaves a set without one, which verification refuses.
+Signing again uses what is there, so any number of kills ends in the same set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from secure_pipeline.attestations import dsse, predicates
+from secure_pipeline.attestations.attachments import attach, collect
+from secure_pipeline.attestations.predicates import RunContext
+from secure_pipeline.attestations.seal import check_seal, make_seal, parse_seal
+from secure_pipeline.attestations.statement import Statement, make_statement, parse_statement
+from secure_pipeline.errors import ExitCode, VerificationFailed
+from secure_pipeline.events import OnEvent, Progress
+from secure_pipeline.keys.verify import PublicKey
+from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.layout import Layout
+from secure_pipeline.oci.manifest import Descriptor
+from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.policy.document import Algorithm
+from secure_pipeline.ports import Clock, Signer
+from secure_pipeline.stages.result import Report, StageResult, Verdict
+
+STAGE = "sign"
+NEEDED = ("analyze", "test", "build", "scan")
+"""Stages whose results are signed; all of them, each with PASS."""
+
+
+@dataclass(frozen=True)
+class SignInputs:
+    """What to sign."""
+
+    layout: Path
+    """OCI layout directory that holds the image."""
+    image: ImageReference
+    context: RunContext
+    results: tuple[StageResult, ...]
+    """Results of the stages in NEEDED."""
+    required: tuple[str, ...]
+    """Predicate types that the policy requires; the seal promises them."""
+
+
+def sign(inputs: SignInputs, signer: Signer, clock: Clock, on_event: OnEvent) -> StageResult:
+    """Sign, attach and seal the evidence of one run.
+
+    Returns FAIL or INCONCLUSIVE, having written nothing, if a stage result is missing or no
+    PASS, has no evidence, or is about another image. Figures: ``digest``, ``statements``
+    (without the seal), ``seal`` (digest of its payload), ``key`` (the key's hint).
+    Raises: VerificationFailed (image altered; other evidence under this run's id),
+    Unavailable, and what the signer raises.
+    """
+    started, begun = clock.now(), clock.monotonic()
+    refused = _refusal(inputs)
+    if refused:
+        verdict, reasons, code = refused
+        return StageResult(
+            stage=STAGE,
+            verdict=verdict,
+            summary=f"nothing signed: {reasons[0]}",
+            started=started,
+            finished=clock.now(),
+            seconds=clock.monotonic() - begun,
+            reasons=reasons,
+            exit_code=code,
+        )
+    session = _Session(inputs, signer, clock, on_event)
+    envelopes = session.statements()
+    seal = session.seal(envelopes)
+    count = len(envelopes)
+    return StageResult(
+        stage=STAGE,
+        verdict=Verdict.PASS,
+        summary=f"{count} statements signed, attached and sealed with key {session.key.hint}",
+        started=started,
+        finished=clock.now(),
+        seconds=clock.monotonic() - begun,
+        reports=_reports([*envelopes, seal]),
+        figures={
+            "digest": str(inputs.image.digest),
+            "statements": count,
+            "seal": str(Digest.of(seal.payload)),
+            "key": session.key.hint,
+        },
+    )
+
+
+class _Session:
+    """One signing of one image."""
+
+    def __init__(self, inputs: SignInputs, signer: Signer, clock: Clock, on_event: OnEvent) -> None:
+        self.inputs = inputs
+        self.signer = signer
+        self.clock = clock
+        self.on_event = on_event
+        self.key = PublicKey("signer", Algorithm(signer.algorithm), signer.public_key_der)
+        self.layout = Layout.open(inputs.layout)
+        self._progress("hashing the image")
+        self.image: Descriptor = self.layout.verify_image(inputs.image.digest).descriptor
+        self.present = self._present()
+
+    def statements(self) -> list[dsse.Envelope]:
+        """Sign one statement per piece of evidence and attach them all."""
+        payloads = [
+            self._payload(
+                item.predicate_type,
+                predicates.bind(item, self.inputs.context, result.started, result.finished),
+            )
+            for result in self.inputs.results
+            for item in result.evidence
+        ]
+        self._refuse_others(payloads)
+        envelopes = [self._envelope(payload) for payload in dict.fromkeys(payloads)]
+        self._attach(envelopes)
+        return envelopes
+
+    def seal(self, envelopes: Sequence[dsse.Envelope]) -> dsse.Envelope:
+        """Attach the seal over these envelopes: the run's own if there is one already."""
+        required = sorted(set(self.inputs.required) - predicates.AFTER_SEAL)
+        payloads = [envelope.payload for envelope in envelopes]
+        seal = self._present_seal(payloads, required)
+        if seal is None:
+            predicate = make_seal(payloads, required, self.inputs.context, self.clock.now())
+            seal = self._envelope(self._payload(predicates.SEAL, predicate))
+        self._attach([seal])
+        return seal
+
+    def _payload(self, predicate_type: str, predicate: dict[str, object]) -> bytes:
+        image = self.inputs.image
+        return make_statement(image.name, image.digest, predicate_type, predicate)
+
+    def _envelope(self, payload: bytes) -> dsse.Envelope:
+        """Return the envelope that is attached already, or sign; never an unchecked one."""
+        if payload in self.present:
+            return self.present[payload]
+        statement = parse_statement(payload)
+        self._progress(f"signing {statement.predicate_type}")
+        envelope = dsse.parse_envelope(dsse.sign_envelope(payload, self.signer))
+        if not self.key.signed(envelope):
+            raise VerificationFailed(
+                "the signer's signature does not verify with its own public key",
+                where=statement.predicate_type,
+            )
+        return envelope
+
+    def _attach(self, envelopes: Sequence[dsse.Envelope]) -> None:
+        typed = [(item.raw, parse_statement(item.payload).predicate_type) for item in envelopes]
+        attach(
+            self.layout,
+            self.image,
+            self.inputs.image.name,
+            typed,
+            self.key.der,
+            self.clock.now(),
+        )
+
+    def _present(self) -> dict[bytes, dsse.Envelope]:
+        """Payloads beside the image that this key signed, alone, with their envelopes."""
+        envelopes = (item.envelope for item in collect(self.layout, self.image.digest))
+        return {
+            envelope.payload: envelope
+            for envelope in envelopes
+            if len(envelope.signatures) == 1 and self.key.signed(envelope)
+        }
+
+    def _present_seal(
+        self, payloads: Sequence[bytes], required: Sequence[str]
+    ) -> dsse.Envelope | None:
+        statements = [parse_statement(payload) for payload in payloads]
+        for payload, envelope in self.present.items():
+            seal = parse_statement(payload)
+            if seal.predicate_type != predicates.SEAL or self._run(seal) != self.inputs.context:
+                continue
+            try:
+                check_seal(seal, statements)
+            except VerificationFailed:
+                continue
+            if list(parse_seal(seal.predicate).required) == list(required):
+                return envelope
+        return None
+
+    def _refuse_others(self, payloads: Sequence[bytes]) -> None:
+        """A run's evidence is made once: a second set under its id could only confuse."""
+        for payload in self.present.keys() - set(payloads):
+            statement = parse_statement(payload)
+            if statement.predicate_type in predicates.AFTER_SEAL:
+                continue
+            run = self._run(statement)
+            if run and run.run_id == self.inputs.context.run_id:
+                raise VerificationFailed(
+                    f"run {run.run_id} has other evidence on this image already "
+                    f"({statement.predicate_type})",
+                    where=str(self.inputs.image),
+                    hint="start a new run",
+                )
+
+    @staticmethod
+    def _run(statement: Statement) -> RunContext | None:
+        try:
+            return predicates.read_run(statement.predicate_type, statement.predicate)
+        except VerificationFailed:
+            return None
+
+    def _progress(self, message: str) -> None:
+        self.on_event(Progress(STAGE, message))
+
+
+def _refusal(inputs: SignInputs) -> tuple[Verdict, tuple[str, ...], ExitCode | None] | None:
+    """Say why there is nothing to sign, or None. Empty, missing and mixed never pass."""
+    digest = str(inputs.image.digest)
+    results = {result.stage: result for result in inputs.results}
+    # (1) what failed, and what is about another image, is proven wrong
+    failed = [
+        f"{r.stage} is FAIL: {r.summary}" for r in inputs.results if r.verdict is Verdict.FAIL
+    ]
+    if failed:
+        return Verdict.FAIL, tuple(failed), None
+    mixed = [
+        f"{r.stage} is about {r.figures['digest']}, not {digest}"
+        for r in inputs.results
+        if r.figures.get("digest", digest) != digest
+    ]
+    if mixed:
+        return Verdict.FAIL, tuple(mixed), ExitCode.VERIFICATION
+    # (2) what is missing, undecided or empty proves nothing
+    reasons = [f"{name} has no result" for name in NEEDED if name not in results]
+    reasons += [
+        f"{r.stage} is {r.verdict.value}: {r.summary}"
+        for r in inputs.results
+        if r.verdict is not Verdict.PASS
+    ]
+    reasons += [f"{r.stage} has no evidence" for r in inputs.results if not r.evidence]
+    if len(results) != len(inputs.results) or not results.keys() <= set(NEEDED):
+        reasons.append(f"results are not exactly those of {', '.join(NEEDED)}")
+    if "build" in results and "digest" not in results["build"].figures:
+        reasons.append("build does not say which image it made")
+    reasons += _uncovered(inputs)
+    return (Verdict.INCONCLUSIVE, tuple(reasons), None) if reasons else None
+
+
+def _uncovered(inputs: SignInputs) -> list[str]:
+    """Required predicate types that no stage brought."""
+    required = set(inputs.required) - predicates.AFTER_SEAL
+    if not required:
+        return ["the policy requires no evidence"]
+    brought = {item.predicate_type for result in inputs.results for item in result.evidence}
+    return [f"no stage brought the required {kind}" for kind in sorted(required - brought)]
+
+
+def _reports(envelopes: Sequence[dsse.Envelope]) -> tuple[Report, ...]:
+    """Return each statement as readable JSON, and all envelopes as JSON Lines."""
+    reports = [
+        Report(
+            "evidence.intoto.jsonl",
+            "application/jsonl",
+            b"".join(envelope.raw + b"\n" for envelope in envelopes),
+        )
+    ]
+    for number, envelope in enumerate(envelopes, 1):
+        value = json.loads(envelope.payload)
+        slug = "-".join(value["predicateType"].split("//")[-1].split("/"))
+        content = json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+        reports.append(Report(f"{number:02}-{slug}.json", dsse.PAYLOAD_TYPE, content))
+    return tuple(reports)
