@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import stat
+import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,20 +133,18 @@ def how_to_install(pin: Pin) -> str:
     return f"secure-pipeline tools install {pin.name}"
 
 
-def read_version(
-    pin: Pin, executable: Path, processes: Processes, environment: Mapping[str, str] | None = None
-) -> str:
+def read_version(pin: Pin, executable: Path, processes: Processes) -> str:
     """Run the program for its version. Raises: Unavailable if it does not tell."""
-    outcome = processes.run(
-        Command(
-            argv=(str(executable), *pin.version_arguments),
-            cwd=Path("/"),
-            env={"PATH": SYSTEM_PATH, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
-            | dict(environment or {}),
-            timeout=VERSION_SECONDS,
-            output_limit=1 << 20,
+    with tempfile.TemporaryDirectory(prefix="secure-pipeline-") as home:
+        outcome = processes.run(
+            Command(
+                argv=(str(executable), *pin.version_arguments),
+                cwd=Path(home),
+                env={"PATH": SYSTEM_PATH, "HOME": home, "LC_ALL": "C.UTF-8"},
+                timeout=VERSION_SECONDS,
+                output_limit=1 << 20,
+            )
         )
-    )
     text = (outcome.stdout + b"\n" + outcome.stderr).decode("utf-8", "replace")
     match = pin.version_pattern.search(text)
     if not outcome.ok or match is None:
