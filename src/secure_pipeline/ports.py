@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from secure_pipeline.config import Network, SecretConfig
+from secure_pipeline.errors import FindingsOverGate
 from secure_pipeline.events import OnEvent
 from secure_pipeline.findings import Finding
 
@@ -171,6 +172,8 @@ class BuildRequest:
     output: Path
     """OCI layout directory to put the image into."""
     name: str
+    ignore: tuple[str, ...] = ()
+    """Patterns after those of .dockerignore, for products of the pipeline itself."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,24 @@ class BuildOutcome:
     bases: tuple[BaseImage, ...]
     steps: tuple[BuildStep, ...]
     log: bytes
+
+
+class BuildFailed(FindingsOverGate):
+    """A step of the Dockerfile failed; ``where`` is its file:line."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        steps: tuple[BuildStep, ...] = (),
+        log: bytes = b"",
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.steps = steps
+        """Finished steps."""
+        self.log = log
 
 
 class Builder(Protocol):

@@ -112,15 +112,20 @@ class PolicyException:
                 raise ValueError(f"{name} is empty: leave the key out, or name one")
 
 
+BUILD_RULES = ("unpinned-base", "add-without-checksum", "secret-argument", "secret-in-context")
+
+
 @dataclass(frozen=True)
 class Relaxation:
     """A build rule that the policy switches off, with its reason."""
 
-    rule: str = field("unpinned-base, add-without-checksum or secret-argument.")
+    rule: str = field(
+        "unpinned-base, add-without-checksum, secret-argument or secret-in-context."
+    )
     reason: str = field("Why that is acceptable.")
 
     def __post_init__(self) -> None:
-        if self.rule not in ("unpinned-base", "add-without-checksum", "secret-argument"):
+        if self.rule not in BUILD_RULES:
             raise ValueError(f"rule {self.rule!r} is not known")
         if len(self.reason.strip()) < 10:
             raise ValueError("reason must say why, in at least 10 characters")

@@ -1,0 +1,1 @@
+"""Reading, checking and rewriting Dockerfiles and build contexts, without any tool."""
