@@ -1,0 +1,125 @@
+"""Real registries on loopback, and a small uploader of a whole layout into one."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.layout import Layout
+from secure_pipeline.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+
+_SECONDS = 20
+
+
+def build_referrers_registry(directory: Path) -> Path:
+    """Compile the registry beside this file into ``directory``; needs Go."""
+    program = directory / "referrers-registry"
+    source = Path(__file__).with_name("referrers-registry")
+    command = ["go", "build", "-mod=readonly", "-o", str(program), "."]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=300)
+    return program
+
+
+@contextmanager
+def referrers_registry(program: Path) -> Iterator[str]:
+    """Serve a registry that has the referrers API; yield host:port."""
+    port = _port()
+    with _serve([str(program), f"127.0.0.1:{port}"], port) as host:
+        yield host
+
+
+@contextmanager
+def debian_registry(program: Path, directory: Path) -> Iterator[str]:
+    """Serve Debian's docker-registry, which has no referrers API; yield host:port."""
+    port = _port()
+    config = directory / "registry.yml"
+    config.write_text(
+        "version: 0.1\n"
+        f"storage: {{filesystem: {{rootdirectory: {directory / 'storage'}}}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+        "log: {level: error}\n"
+    )
+    with _serve([str(program), "serve", str(config)], port) as host:
+        yield host
+
+
+def push_layout(
+    layout: Layout, host: str, repository: str, only: Callable[[Descriptor], bool] | None = None
+) -> None:
+    """Upload blobs, then manifests by digest and tag: all that index.json lists, or some."""
+    base = f"http://{host}/v2/{repository}"
+    listed = layout.manifests()
+    for descriptor in filter(only, listed):
+        _push_manifest(layout, base, descriptor)
+
+
+def _push_manifest(layout: Layout, base: str, descriptor: Descriptor) -> None:
+    if descriptor.media_type in INDEX_TYPES:
+        index = layout.read_index(descriptor)
+        for child in index.manifests:
+            _push_manifest(layout, base, child)
+        data = index.raw
+    else:
+        assert descriptor.media_type in MANIFEST_TYPES
+        manifest = layout.read_manifest(descriptor)
+        for blob in (manifest.config, *manifest.layers):
+            _push_blob(base, layout.read_blob(blob.digest, blob.size, blob.size))
+        data = manifest.raw
+    for name in filter(None, (str(descriptor.digest), descriptor.tag)):
+        headers = {"Content-Type": descriptor.media_type}
+        answer = requests.put(f"{base}/manifests/{name}", data, headers=headers, timeout=_SECONDS)
+        assert answer.status_code == 201, answer.text
+
+
+def _push_blob(base: str, data: bytes) -> None:
+    digest = str(Digest.of(data))
+    if requests.head(f"{base}/blobs/{digest}", timeout=_SECONDS).status_code == 200:
+        return
+    answer = requests.post(f"{base}/blobs/uploads/", timeout=_SECONDS)
+    assert answer.status_code == 202, answer.text
+    place = requests.compat.urljoin(base, answer.headers["Location"])
+    answer = requests.put(
+        place,
+        data,
+        params={"digest": digest},
+        headers={"Content-Type": "application/octet-stream"},
+        timeout=_SECONDS,
+    )
+    assert answer.status_code == 201, answer.text
+
+
+@contextmanager
+def _serve(command: list[str], port: int) -> Iterator[str]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait(process, port)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(_SECONDS)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until the port answers; a server that ends or never answers fails the test."""
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"registry ended with {process.returncode}"
+        try:
+            if requests.get(f"http://127.0.0.1:{port}/v2/", timeout=1).status_code == 200:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.05)
+    raise AssertionError("registry did not answer in time")
+
+
+def _port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
