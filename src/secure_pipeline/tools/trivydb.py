@@ -232,7 +232,7 @@ def _parse_metadata(data: bytes, where: str) -> dict[str, Any]:
         if not isinstance(value, dict) or type(value.get("Version")) is not int:
             raise strictjson.InvalidJson("no schema version")
     except strictjson.InvalidJson as error:
-        raise Inconclusive(f"metadata of the vulnerability database: {error}", where=where) from None
+        raise Inconclusive(f"metadata of the database: {error}", where=where) from None
     if value["Version"] != SCHEMA_VERSION:
         raise Inconclusive(
             f"the vulnerability database has schema {value['Version']}; {SCHEMA_VERSION} is read",
@@ -272,8 +272,7 @@ def _digest(path: Path) -> str:
 def _holds(entry: Path, digest: str, metadata: bytes) -> bool:
     try:
         return (
-            sha256_file(entry / CONTENT) == digest
-            and (entry / METADATA).read_bytes() == metadata
+            sha256_file(entry / CONTENT) == digest and (entry / METADATA).read_bytes() == metadata
         )
     except OSError:
         return False
