@@ -42,8 +42,8 @@ class TrustedKey:
     def __post_init__(self) -> None:
         if not _KEY_ID.match(self.id):
             raise ValueError(f"id {self.id!r} is not a short name such as release-2027")
-        if self.id == OPERATOR:
-            raise ValueError(f"id {OPERATOR!r} is kept for the key given on the command line")
+        if self.id.startswith(OPERATOR):
+            raise ValueError(f"ids like {OPERATOR!r} are kept for keys given on the command line")
         if not self.public_key.strip():
             raise ValueError("public-key is empty")
         if self.not_before and self.not_after and self.not_after < self.not_before:
@@ -119,9 +119,7 @@ BUILD_RULES = ("unpinned-base", "add-without-checksum", "secret-argument", "secr
 class Relaxation:
     """A build rule that the policy switches off, with its reason."""
 
-    rule: str = field(
-        "unpinned-base, add-without-checksum, secret-argument or secret-in-context."
-    )
+    rule: str = field("unpinned-base, add-without-checksum, secret-argument or secret-in-context.")
     reason: str = field("Why that is acceptable.")
 
     def __post_init__(self) -> None:

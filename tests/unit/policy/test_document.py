@@ -40,7 +40,7 @@ def test_sig_13_threshold_that_is_no_positive_number_is_a_config_error(value: st
         (f"require: [{{predicate: '{TYPE}', name: ''}}]", "name is empty"),
         ("seal: {keys: []}", "nobody could seal"),
         ("seal: {keys: [b]}", "unknown key 'b'"),
-        ("keys: [{id: operator, public-key: a.pub, algorithm: ed25519}]", "kept for the key"),
+        ("keys: [{id: operator, public-key: a.pub, algorithm: ed25519}]", "kept for keys"),
         ("keys: [{id: '', public-key: a.pub, algorithm: ed25519}]", "not a short name"),
         ("keys: [{id: a, public-key: ' ', algorithm: ed25519}]", "public-key is empty"),
         ("keys: [{id: a, public-key: a.pub}]", "'algorithm' is missing"),

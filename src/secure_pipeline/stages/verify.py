@@ -1,0 +1,207 @@
+"""``verify``: decide whether an image is, byte for byte, one whose evidence meets the policy.
+
+Offline: needs the layout, the policy and public keys, nothing else. Writes nothing into the
+layout. docs/stages/verify.md lists the rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from secure_pipeline.attestations.attachments import Attachment, collect
+from secure_pipeline.attestations.predicates import NAMESPACE, VSA
+from secure_pipeline.errors import Inconclusive, VerificationFailed
+from secure_pipeline.events import OnEvent, Progress
+from secure_pipeline.oci.layout import Layout
+from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.policy.decision import Decision, Outcome, Rule, allow, unsure, wrong
+from secure_pipeline.policy.document import Algorithm, LoadedPolicy
+from secure_pipeline.policy.rules import Answer, Question, decide
+from secure_pipeline.policy.trust import TrustedSigner, trusted_signers
+from secure_pipeline.ports import Clock
+from secure_pipeline.shape import rfc3339
+from secure_pipeline.stages.result import Evidence, Report, StageResult, Verdict
+
+STAGE = "verify"
+SLSA_VERSION = "1.2"
+_VERDICTS = {
+    Outcome.ALLOW: Verdict.PASS,
+    Outcome.DENY: Verdict.FAIL,
+    Outcome.UNDETERMINED: Verdict.INCONCLUSIVE,
+}
+
+
+@dataclass(frozen=True)
+class VerifyInputs:
+    """What to verify, and against what."""
+
+    layout: Path
+    """OCI layout directory that holds the image and its evidence."""
+    image: ImageReference
+    policy: LoadedPolicy
+    operator_keys: tuple[tuple[bytes, Algorithm], ...] = ()
+    """Public keys (PEM) that the operator trusts besides the policy's, each with the one
+    algorithm it is used with."""
+    run_id: str | None = None
+    """The run whose evidence counts; the one sealed last if None."""
+    verifier_id: str = f"{NAMESPACE}/verifier/local"
+    """URI of who verifies, for the VSA."""
+    resource_uri: str | None = None
+    """What the image is verified as, for the VSA; its package URL if None."""
+    policy_uri: str | None = None
+    """Where the policy is published, for the VSA; a name of ours if None."""
+
+
+def verify(inputs: VerifyInputs, clock: Clock, on_event: OnEvent) -> StageResult:
+    """Verify an image and all its evidence against the policy.
+
+    PASS only if every rule allows. FAIL with code 11 if content or evidence is missing,
+    removed, added, mixed or altered, with 12 if a gate or a rule of the policy is not met;
+    INCONCLUSIVE (14) if nothing is denied and something cannot be told. Figures: ``decision``
+    (one object per rule: rule, outcome, why, fault, hint, evidence), ``digest``, ``run``,
+    ``statements``, ``untrusted``. Reports: decision.json, and vsa.json unless INCONCLUSIVE.
+    Raises: UsageError (no layout), ConfigError (a key of the policy), Unavailable.
+    """
+    started, begun = clock.now(), clock.monotonic()
+    # (1) the roots of trust, from the policy and the operator only (SIG-23)
+    signers = trusted_signers(inputs.policy, inputs.operator_keys)
+    layout = Layout.open(inputs.layout)
+    # (2) every byte of the image against its digest
+    on_event(Progress(STAGE, "hashing the image"))
+    content = check_content(layout, inputs.image)
+    # (3) the evidence beside it, bounded before it is read (SIG-15)
+    on_event(Progress(STAGE, "checking the evidence"))
+    answer = check_evidence(layout, inputs, signers, started)
+    # (4) one decision over everything
+    decision = Decision((content, *answer.decision.rules))
+    vsa = make_vsa(inputs, decision, answer, started)
+    return StageResult(
+        stage=STAGE,
+        verdict=_VERDICTS[decision.outcome],
+        summary=_summary(decision, answer),
+        started=started,
+        finished=clock.now(),
+        seconds=clock.monotonic() - begun,
+        reasons=tuple(_reason(rule) for rule in decision.objections),
+        evidence=(Evidence(VSA, vsa),) if vsa else (),
+        reports=_reports(inputs, decision, answer, vsa),
+        figures=_figures(inputs, decision, answer),
+        exit_code=None if decision.outcome is Outcome.ALLOW else decision.code,
+    )
+
+
+def check_content(layout: Layout, image: ImageReference) -> Rule:
+    """Hash the image from its manifest to the last layer (REG-02)."""
+    try:
+        checked = layout.verify_image(image.digest)
+    except VerificationFailed as error:
+        return wrong("content", str(error))
+    except Inconclusive as error:
+        return unsure("content", str(error), hint=error.hint)
+    return allow("content", f"{checked.total} bytes agree with {image.digest}")
+
+
+def check_evidence(
+    layout: Layout, inputs: VerifyInputs, signers: tuple[TrustedSigner, ...], now: datetime
+) -> Answer:
+    """Collect the attachments and decide; attachments that cannot be read decide too."""
+    try:
+        attachments: tuple[Attachment, ...] = collect(layout, inputs.image.digest)
+    except VerificationFailed as error:
+        return Answer(Decision((wrong("attachments", str(error)),)), None)
+    except Inconclusive as error:
+        rule = unsure("attachments", str(error), hint=error.hint)
+        return Answer(Decision((rule,)), None)
+    question = Question(inputs.image.digest, inputs.policy.policy, signers, now, inputs.run_id)
+    return decide(question, attachments)
+
+
+def make_vsa(
+    inputs: VerifyInputs, decision: Decision, answer: Answer, now: datetime
+) -> Mapping[str, Any] | None:
+    """Return a SLSA verification summary; None when there is no result to summarise.
+
+    ``inputAttestations`` lists all statements that were looked at (the VSA specification
+    asks for all or none), each by the SHA-256 of its signed payload.
+    """
+    if decision.outcome is Outcome.UNDETERMINED:
+        return None
+    passed = decision.outcome is Outcome.ALLOW
+    policy = inputs.policy
+    vsa: dict[str, Any] = {
+        "verifier": {"id": inputs.verifier_id},
+        "timeVerified": rfc3339(now),
+        "resourceUri": inputs.resource_uri or package_url(inputs.image),
+        "policy": {
+            "uri": inputs.policy_uri or f"secure-pipeline:policy/{quote(policy.source.name)}",
+            "digest": {"sha256": policy.digest.removeprefix("sha256:")},
+        },
+        "verificationResult": "PASSED" if passed else "FAILED",
+        "verifiedLevels": ["SLSA_BUILD_LEVEL_UNEVALUATED" if passed else "FAILED"],
+        "slsaVersion": SLSA_VERSION,
+    }
+    if answer.used:
+        vsa["inputAttestations"] = [
+            {"name": item.type, "digest": {"sha256": item.digest.removeprefix("sha256:")}}
+            for item in answer.used
+        ]
+    return vsa
+
+
+def package_url(image: ImageReference) -> str:
+    """Return the package URL of an image (purl-spec, type oci)."""
+    name = quote(image.name.rpartition("/")[2], safe="")
+    version = quote(str(image.digest), safe="")
+    return f"pkg:oci/{name}@{version}?repository_url={quote(image.name, safe='')}"
+
+
+def _summary(decision: Decision, answer: Answer) -> str:
+    if decision.outcome is Outcome.ALLOW and answer.run is not None:
+        return (
+            f"verified: all {len(decision.rules)} rules allow, "
+            f"{len(answer.used)} statements, run {answer.run.run_id}"
+        )
+    objections = decision.objections
+    more = f" (and {len(objections) - 1} more)" if len(objections) > 1 else ""
+    words = "refused" if decision.outcome is Outcome.DENY else "cannot tell"
+    return f"{words}: {objections[0].why}{more}" if objections else "refused: no rule was evaluated"
+
+
+def _reason(rule: Rule) -> str:
+    return f"{rule.id}: {rule.why}" + (f" (hint: {rule.hint})" if rule.hint else "")
+
+
+def _figures(inputs: VerifyInputs, decision: Decision, answer: Answer) -> dict[str, Any]:
+    return {
+        "decision": [rule.to_json() for rule in decision.rules],
+        "digest": str(inputs.image.digest),
+        "run": answer.run.run_id if answer.run else None,
+        "statements": len(answer.used),
+        "untrusted": answer.untrusted,
+    }
+
+
+def _reports(
+    inputs: VerifyInputs, decision: Decision, answer: Answer, vsa: Mapping[str, Any] | None
+) -> tuple[Report, ...]:
+    document = {
+        "image": str(inputs.image),
+        "run": answer.run.run_id if answer.run else None,
+        "policy": inputs.policy.digest,
+        "untrustedAttachments": answer.untrusted,
+        **decision.to_json(),
+    }
+    reports = [Report("decision.json", "application/json", _json(document))]
+    if vsa is not None:
+        reports.append(Report("vsa.json", "application/json", _json(vsa)))
+    return tuple(reports)
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
