@@ -7,14 +7,12 @@ lacks the member which the condition names.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import lru_cache
-from pathlib import PurePosixPath
 
 from secure_pipeline.findings import Finding, Ignored
+from secure_pipeline.globs import under
 from secure_pipeline.policy.document import PolicyException
 
 
@@ -91,7 +89,7 @@ def covers(exception: PolicyException, finding: Finding) -> bool:
         return False
     if exception.path is None:
         return True
-    return finding.location is not None and _under(finding.location.path, exception.path)
+    return finding.location is not None and under(finding.location.path, exception.path)
 
 
 def scope(exception: PolicyException) -> str:
@@ -102,20 +100,3 @@ def scope(exception: PolicyException) -> str:
     if exception.path is not None:
         parts.append(f"under {exception.path}")
     return " ".join(parts)
-
-
-def _under(path: str, pattern: str) -> bool:
-    """Match the path or a directory above it; ``..`` never matches."""
-    place = PurePosixPath(path)
-    if ".." in place.parts:
-        return False
-    expression = _glob(pattern)
-    return any(expression.fullmatch(str(p)) for p in (place, *place.parents) if str(p) != ".")
-
-
-@lru_cache(maxsize=1024)
-def _glob(pattern: str) -> re.Pattern[str]:
-    """``*`` and ``?`` stay inside one name; ``**`` crosses directories."""
-    words = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    tokens = re.findall(r"\*\*/|\*\*|\*|\?|[^*?]+", pattern)
-    return re.compile("".join(words.get(token) or re.escape(token) for token in tokens), re.DOTALL)
