@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secure_pipeline.events import OnEvent
@@ -11,6 +12,8 @@ from secure_pipeline.tools.locate import SYSTEM_PATH, LocatedTool, ToolStore, de
 from secure_pipeline.tools.process import Processes
 
 if TYPE_CHECKING:
+    from secure_pipeline.doctor import Doctor, Places
+    from secure_pipeline.ports import Database
     from secure_pipeline.tools.install import Installer
 
 
@@ -50,3 +53,36 @@ def tool_installer(on_event: OnEvent) -> Installer:
         on_event=on_event,
     )
     return Installer(pins=load_pins(), steps=steps, download=HttpsDownload(SystemClock()))
+
+
+def doctor(places: Places) -> Doctor:
+    """What examines this machine for ``secure-pipeline doctor``."""
+    from secure_pipeline.adapters.clock import SystemClock
+    from secure_pipeline.doctor import Doctor
+    from secure_pipeline.keys.local import password_from
+
+    return Doctor(
+        places=places,
+        locate=locate_tool,
+        database=_prepared_database,
+        password_is_set=password_from(os.environ) is not None,
+        clock=SystemClock(),
+    )
+
+
+def _prepared_database(named: str | None) -> Database:
+    from secure_pipeline.adapters.clock import SystemClock
+    from secure_pipeline.events import ignore
+    from secure_pipeline.tools import trivydb
+
+    store = trivydb.DatabaseStore(tool_store().root.parent / "databases")
+    if named is not None and os.path.exists(named):
+        return trivydb.DirectoryDatabase(Path(named), store).prepare(ignore).record
+    source = trivydb.RepositoryDatabase(
+        repository=named or trivydb.OFFICIAL,
+        store=store,
+        tool=locate_tool("trivy"),
+        processes=processes(),
+        clock=SystemClock(),
+    )
+    return source.prepare(ignore).record

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from secure_pipeline import __version__
+from secure_pipeline.cli import doctor, tools
 from secure_pipeline.cli._output import print_error
 from secure_pipeline.errors import ExitCode, PipelineError
 
@@ -40,6 +41,10 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Options of the program itself."""
+
+
+app.command()(doctor.doctor)
+app.add_typer(tools.app, name="tools")
 
 
 def main() -> None:

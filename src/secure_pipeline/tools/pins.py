@@ -23,6 +23,8 @@ MAX_LOCK_BYTES = 8 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,40}\Z")
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+_PRESENTATION = ("purpose", "optional", "version_arguments", "version_pattern")
+"""Keys that do not change what is installed."""
 SOURCES = ("release", "go", "python", "system")
 
 
@@ -235,7 +237,7 @@ class _Reader:
     def _pin(self, name: str, table: _Table, refused: Mapping[str, str]) -> Pin:
         if not _NAME.match(name):
             raise ConfigError(f"{name!r} is not a tool name", where=table.where)
-        entry = canonical_json(table.content)
+        entry = {key: value for key, value in table.content.items() if key not in _PRESENTATION}
         sources = table.strings("sources")
         for source in sources:
             if source not in SOURCES:
@@ -256,7 +258,7 @@ class _Reader:
             python=python,
             debian=self._debian(table.table("system")) if "system" in sources else None,
             refused=refused,
-            lock=_lock(entry, go, python),
+            lock=_lock(canonical_json(entry), go, python),
         )
         table.done()
         if pin.version in refused:
@@ -334,6 +336,7 @@ def _lock(entry: bytes, go: GoModule | None, python: PythonEnvironment | None) -
     files = []
     if go:
         files += [go.directory / "go.mod", go.directory / "go.sum"]
+        files += sorted(go.directory.glob("*.go"))
     if python:
         files.append(python.requirements)
     digests = [sha256_bytes(read_bounded(file, MAX_LOCK_BYTES)) for file in files]
