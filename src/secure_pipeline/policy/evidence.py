@@ -23,7 +23,6 @@ from secure_pipeline.policy.document import TrustedKey
 from secure_pipeline.policy.trust import TrustedSigner
 from secure_pipeline.shape import rfc3339
 
-
 MAX_CHECKS = 100_000
 """Signatures times keys; at 0.1 ms each the wall time stays near 10 s (SIG-15)."""
 
