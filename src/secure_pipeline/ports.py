@@ -174,6 +174,8 @@ class BuildRequest:
     name: str
     ignore: tuple[str, ...] = ()
     """Patterns after those of .dockerignore, for products of the pipeline itself."""
+    dockerfile_name: str = ""
+    """How messages name the Dockerfile: its path in the repository."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from secure_pipeline.dockerfile.parser import Dockerfile, Instruction
+from secure_pipeline.dockerfile.parser import Dockerfile, Instruction, Stage
 from secure_pipeline.dockerfile.words import BadWord, expand, split_words, unquote
 from secure_pipeline.errors import ConfigError
 
@@ -123,6 +123,41 @@ def unquote_name(name: str, escape: str) -> str:
         return unquote(name, escape)
     except BadWord:
         return name.strip("\"'")
+
+
+def qualified(reference: str) -> str:
+    """A registry reference with the host and path that docker would add to a short one."""
+    first, slash, _ = reference.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return reference
+    return f"docker.io/{reference}" if slash else f"docker.io/library/{reference}"
+
+
+def target_stage(dockerfile: Dockerfile, target: str | None) -> Stage:
+    """The stage that is built: by name, by number, or the last.
+
+    Raises: ConfigError if there is no such stage.
+    """
+    if target is None:
+        return dockerfile.stages[-1]
+    for stage in dockerfile.stages:
+        if target.lower() in (stage.name, str(stage.index)):
+            return stage
+    names = ", ".join(stage.name or str(stage.index) for stage in dockerfile.stages)
+    raise ConfigError(
+        f"no stage is called {target[:80]!r}",
+        where=dockerfile.source,
+        hint=f"stages: {names[:300]}",
+    )
+
+
+def base_of(uses: tuple[ImageUse, ...], dockerfile: Dockerfile, stage: Stage) -> ImageUse:
+    """The image that a stage stands on, through other stages."""
+    by_stage = {use.stage: use for use in uses if use.place is Place.FROM}
+    use = by_stage[stage.index]
+    while use.kind is Kind.STAGE:
+        use = by_stage[target_stage(dockerfile, use.reference).index]
+    return use
 
 
 def _expand(dockerfile: Dockerfile, line: int, text: str, values: Mapping[str, str]) -> str:

@@ -100,6 +100,11 @@ class Processes:
     def __init__(self, cancelled: threading.Event) -> None:
         self._cancelled = cancelled
 
+    def check(self) -> None:
+        """Raise Interrupted when cancelled: for those who wait without a command."""
+        if self._cancelled.is_set():
+            raise Interrupted("interrupted")
+
     def run(self, command: Command, on_line: OnLine | None = None) -> Outcome:
         """Run to the end or to the deadline; ``on_line`` sees each line of both streams.
 
