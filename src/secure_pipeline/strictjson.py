@@ -7,6 +7,7 @@ NaN, a byte order mark, trailing bytes, lone surrogates and deep nesting are ref
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -33,8 +34,12 @@ def loads(data: bytes, *, limit: int = 32 << 20) -> Any:
         raise InvalidJson("starts with a byte order mark")
     _check_depth(text)
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float
+        )
+    except InvalidJson:
+        raise
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer too long
         raise InvalidJson(f"not JSON: {error}") from None
     if "\\u" in text or "\\U" in text:
         _check_surrogates(value)
@@ -54,6 +59,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str) -> NoReturn:
     raise InvalidJson(f"{name} is not JSON")
+
+
+def _float(text: str) -> float:
+    """A number beyond the range would become infinity, which is no JSON."""
+    value = float(text)
+    if math.isinf(value):
+        raise InvalidJson(f"number out of range: {text[:20]}")
+    return value
 
 
 def _check_depth(text: str) -> None:

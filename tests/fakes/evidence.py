@@ -123,7 +123,9 @@ def evidence() -> dict[str, Evidence]:
                 "uri": "pkg:golang/github.com/aquasecurity/trivy@0.72.0",
                 "version": "0.72.0",
                 "db": {"lastUpdate": "2026-03-01T06:00:00Z"},
-                "result": [{"id": "CVE-2024-0001", "severity": [{"method": "nvd", "score": "5.0"}]}],
+                "result": [
+                    {"id": "CVE-2024-0001", "severity": [{"method": "nvd", "score": "5.0"}]}
+                ],
             },
             "metadata": dict(scanned),
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from secure_pipeline import shape
 from secure_pipeline.attestations import dsse
@@ -36,7 +37,8 @@ def make_bundle(envelope: bytes, public_key_der: bytes) -> bytes:
 def parse_bundle(data: bytes, where: str = "bundle") -> dsse.Envelope:
     """Return the envelope of a bundle.
 
-    The verification material is a hint only: keys come from the policy (SIG-22, SIG-23).
+    The verification material is a hint only: keys come from the policy (SIG-22, SIG-23). The
+    hint of a bare key stands in for a key id that is empty.
     Raises: VerificationFailed; NotAnAttestation for a bundle of a message signature.
     """
     value = shape.parse_object(data, where, limit=MAX_BUNDLE_BYTES)
@@ -51,7 +53,13 @@ def parse_bundle(data: bytes, where: str = "bundle") -> dsse.Envelope:
             raise VerificationFailed("two kinds of content", where=where)
         raise NotAnAttestation("signs a message, not a statement", where=where)
     envelope = shape.member(value, "dsseEnvelope", dict, where)
-    return _single(dsse.from_json(envelope, where), where)
+    parsed = _single(dsse.from_json(envelope, where), where)
+    key = shape.optional(material, "publicKey", dict, where) or {}
+    hint = shape.optional(key, "hint", str, where) or ""
+    signature = parsed.signatures[0]
+    if signature.keyid or not hint:
+        return parsed
+    return replace(parsed, signatures=(replace(signature, keyid=hint),))
 
 
 def _single(envelope: dsse.Envelope, where: str) -> dsse.Envelope:
