@@ -176,6 +176,8 @@ class BuildRequest:
     """Patterns after those of .dockerignore, for products of the pipeline itself."""
     dockerfile_name: str = ""
     """How messages name the Dockerfile: its path in the repository."""
+    root: Path | None = None
+    """The repository, where files of secrets are looked up; the context by default."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from secure_pipeline.dockerfile.images import (
 )
 from secure_pipeline.dockerfile.parser import Dockerfile, load
 from secure_pipeline.dockerfile.rewrite import rewrite
+from secure_pipeline.dockerfile.secrets import secret_name, secret_shape
 from secure_pipeline.errors import ConfigError, Inconclusive, Unavailable
 from secure_pipeline.events import OnEvent
 from secure_pipeline.files import canonical_json, read_bounded, write_atomic
@@ -341,7 +342,10 @@ def _annotations(job: _Job) -> dict[str, str]:
 
 
 def _secret_texts(request: BuildRequest) -> list[str]:
-    return [_secret_value(request, secret).decode("utf-8", "replace") for secret in request.secrets]
+    """What the log must not show: secrets, and arguments that look like one."""
+    mounted = [_secret_value(request, s).decode("utf-8", "replace") for s in request.secrets]
+    items = request.args.items()
+    return mounted + [value for name, value in items if secret_name(name) or secret_shape(value)]
 
 
 def _secret_value(request: BuildRequest, secret: SecretConfig) -> bytes:
@@ -352,7 +356,7 @@ def _secret_value(request: BuildRequest, secret: SecretConfig) -> bytes:
                 hint=f"set {secret.env} in the environment of secure-pipeline",
             )
         return request.secret_values[secret.env].encode()
-    return read_bounded(request.context / str(secret.file), MAX_SECRET_BYTES)
+    return read_bounded((request.root or request.context) / str(secret.file), MAX_SECRET_BYTES)
 
 
 def _secret_files(request: BuildRequest, directory: Path) -> dict[str, Path]:

@@ -73,6 +73,7 @@ class BuildahStore:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._refuse_shared()
             with (self.path / "lock").open("ab") as stream:
                 self._acquire(stream.fileno(), seconds)
                 self._recover()
@@ -167,6 +168,16 @@ class BuildahStore:
     def temporary(self, name: str) -> Path:
         """A new directory that goes away with the build."""
         return Path(tempfile.mkdtemp(dir=self.work, prefix=f"{name}-"))
+
+    def _refuse_shared(self) -> None:
+        """A cache that another user can write could hold poisoned layers (BLD-07)."""
+        info = self.path.stat()
+        if info.st_uid != os.geteuid() or info.st_mode & 0o022:
+            raise Unavailable(
+                "the build storage can be written by others, so its layers cannot be trusted",
+                where=str(self.path),
+                hint="remove it; it is made again with the right mode",
+            )
 
     def _acquire(self, handle: int, seconds: float) -> None:
         for _ in range(int(seconds / _LOCK_POLL_SECONDS) + 1):
