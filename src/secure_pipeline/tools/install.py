@@ -98,7 +98,8 @@ class Installer:
         )
 
     def _from(self, pin: Pin, source: str, directory: Path) -> dict[str, str]:
-        executable, files = self._fetch(pin, source, directory)
+        executable = directory / pin.executable
+        files = self._fetch(pin, source, directory)
         digest = sha256_file(executable)
         expected = pin.expected(source, this_platform())
         if expected not in (None, digest):
@@ -118,22 +119,20 @@ class Installer:
             "platform": this_platform(),
             "lock": pin.lock,
             "source": source,
-            "executable": str(executable.relative_to(directory)),
             "digest": sha256_file(pin.python.requirements) if pin.python else digest,
             "files": files,
         }
 
-    def _fetch(self, pin: Pin, source: str, directory: Path) -> tuple[Path, str]:
-        """Put the program into ``directory``; return it and the digest of its list of files."""
-        executable = directory / "bin" / pin.name
+    def _fetch(self, pin: Pin, source: str, directory: Path) -> str:
+        """Put the program into ``directory``; return the digest of its list of files, if any."""
+        executable = directory / pin.executable
         if source == "release":
             install_release(pin.releases[this_platform()], executable, self.download)
         elif pin.go is not None:
             build_go(pin.name, pin.go, executable, self.pins, self.steps)
         elif pin.python is not None:
-            executable = directory / pin.python.executable
-            return executable, install_environment(pin.name, pin.python, directory, self.steps)
-        return executable, ""
+            return install_environment(pin.name, pin.python, directory, self.steps)
+        return ""
 
 
 def _check_request(pin: Pin, source: str | None) -> None:

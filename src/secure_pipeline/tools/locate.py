@@ -118,7 +118,7 @@ def from_store(pin: Pin, store: ToolStore) -> LocatedTool:
     """
     directory = store.directory(pin)
     receipt = _receipt(pin, directory)
-    executable = directory / receipt["executable"]
+    executable = directory / pin.executable
     if pin.python:
         check_environment(directory, receipt["files"], hint=how_to_install(pin))
         return LocatedTool(pin.name, executable, pin.version, f"sha256:{receipt['digest']}")
@@ -220,7 +220,7 @@ def _receipt(pin: Pin, directory: Path) -> dict[str, str]:
         receipt = json.loads(read_bounded(path, MAX_RECEIPT_BYTES))
         if not isinstance(receipt, dict) or receipt["lock"] != pin.lock:
             raise ValueError("it is for another pin")
-        return {key: str(receipt[key]) for key in ("executable", "source", "digest", "files")}
+        return {key: str(receipt[key]) for key in ("source", "digest", "files")}
     except (ConfigError, ValueError, KeyError, RecursionError) as error:
         raise Unavailable(
             f"{pin.name} was not installed whole: {error}",

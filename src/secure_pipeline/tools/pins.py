@@ -100,6 +100,11 @@ class Pin:
         return "system" in self.sources
 
     @property
+    def executable(self) -> str:
+        """Path of the program inside its directory of a tool store."""
+        return self.python.executable if self.python else f"bin/{self.name}"
+
+    @property
     def directory_name(self) -> str:
         """Name of its directory in a tool store."""
         return f"{self.name}-{self.version}-{self.lock[:16]}"
@@ -285,7 +290,8 @@ class _Reader:
         return module
 
     def _python(self, table: _Table) -> PythonEnvironment:
-        environment = PythonEnvironment(self._file(table, "requirements"), table.text("executable"))
+        executable = self._file(table, "executable").relative_to(self.directory)
+        environment = PythonEnvironment(self._file(table, "requirements"), str(executable))
         table.done()
         return environment
 
