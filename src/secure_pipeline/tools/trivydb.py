@@ -36,7 +36,7 @@ MARK_BUCKET = "secure-pipeline demonstration"
 """Bucket that tools/go/demodb writes: it stays when the metadata file is written anew."""
 DEMONSTRATION = "demonstration database"
 OFFICIAL = "mirror.gcr.io/aquasec/trivy-db:2"
-_HINT = "set scan.database or SECURE_PIPELINE_TRIVY_DB to a database directory or a repository"
+_HINT = "set scan.database or SECURE_PIPELINE_DATABASE to a database directory or a repository"
 
 
 @dataclass(frozen=True)
