@@ -8,14 +8,14 @@ undetermined. ``OWN`` is the predicate's member for what its standard has no fie
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from secure_pipeline import shape
 from secure_pipeline.attestations.predicates import TEST_RESULT, VULNS
 from secure_pipeline.errors import VerificationFailed
-from secure_pipeline.findings import Finding, Kind, Severity
+from secure_pipeline.findings import Finding, Ignored, Kind, Severity
 from secure_pipeline.policy.decision import Outcome, Rule, allow, forbid, unsure, wrong
 from secure_pipeline.policy.document import Policy
 from secure_pipeline.policy.evidence import Item
@@ -93,7 +93,7 @@ def _coverage(item: Item, policy: Policy, now: datetime) -> tuple[Rule, ...]:
 def _vulnerabilities(item: Item, policy: Policy, now: datetime) -> tuple[Rule, ...]:
     """Vulnerabilities that reach the policy's severity and have no exception."""
     gate = policy.gates.scan
-    report = account(_findings(item), policy.exceptions, now.date())
+    report = account(_findings(item, gate.vex), policy.exceptions, now.date())
     over = [f for f in report.findings if f.ignored is None and f.severity.reaches(gate.severity)]
     if gate.fixed_only:
         over = [finding for finding in over if finding.fixed]
@@ -143,16 +143,17 @@ def _database_kind(item: Item, policy: Policy, updated: str) -> Rule:
     return allow("database", f"of {updated}", digests)
 
 
-def _findings(item: Item) -> list[Finding]:
+def _findings(item: Item, vex: Collection[str]) -> list[Finding]:
+    """The vulnerabilities; ``vex`` are the documents that the policy of today still names."""
     predicate = item.statement.predicate
     scanner = shape.member(predicate, "scanner", dict, item.type)
     if not isinstance(scanner.get("result"), list):
         raise VerificationFailed("scanner.result is missing")
     entries = shape.objects(scanner, "result", item.type, limit=MAX_FINDINGS)
-    return [_finding(entry, item.type) for entry in entries]
+    return [_finding(entry, vex, item.type) for entry in entries]
 
 
-def _finding(entry: Mapping[str, Any], where: str) -> Finding:
+def _finding(entry: Mapping[str, Any], vex: Collection[str], where: str) -> Finding:
     identifier = shape.member(entry, "id", str, where)
     notes: dict[str, Any] = {}
     for annotation in shape.objects(entry, "annotations", where, limit=1000):
@@ -166,6 +167,7 @@ def _finding(entry: Mapping[str, Any], where: str) -> Finding:
         fingerprint=identifier,
         package=package if isinstance(package, str) else None,
         fixed=fixed if isinstance(fixed, str) and fixed else None,
+        ignored=Ignored.VEX if notes.get("vex") in vex else None,
     )
 
 

@@ -35,18 +35,24 @@ class DemonstrationDatabase:
         """Write the database. Raises: Unavailable, Inconclusive."""
         on_event(Progress("scan", "no vulnerability database given: using the demonstration one"))
         with tempfile.TemporaryDirectory(prefix="demodb.") as temporary:
-            work = Path(temporary)
-            outcome = self.processes.run(
-                Command(
-                    argv=(str(self.locate().path), str(self.advisories), str(work)),
-                    cwd=work,
-                    env={"HOME": temporary},
-                    timeout=SECONDS,
-                    network=False,
-                )
-            )
-            if not outcome.ok:
-                raise Unavailable(
-                    f"{outcome.describe()}: {outcome.tail(1)}", where=str(self.advisories)
-                )
-            return self.store.add(work, DEMONSTRATION)
+            write(self.advisories, Path(temporary), self.locate(), self.processes)
+            return self.store.add(Path(temporary), DEMONSTRATION)
+
+
+def write(advisories: Path, directory: Path, tool: LocatedTool, processes: Processes) -> None:
+    """Write trivy.db and metadata.json into a new or empty ``directory``.
+
+    Raises: Unavailable, naming what is wrong with the advisories.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    outcome = processes.run(
+        Command(
+            argv=(str(tool.path), str(advisories.absolute()), str(directory.absolute())),
+            cwd=directory,
+            env={"HOME": str(directory)},
+            timeout=SECONDS,
+            network=False,
+        )
+    )
+    if not outcome.ok:
+        raise Unavailable(f"{outcome.describe()}: {outcome.tail(1)}", where=str(advisories))

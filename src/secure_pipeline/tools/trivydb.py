@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -36,7 +37,11 @@ MARK_BUCKET = "secure-pipeline demonstration"
 """Bucket that tools/go/demodb writes: it stays when the metadata file is written anew."""
 DEMONSTRATION = "demonstration database"
 OFFICIAL = "mirror.gcr.io/aquasec/trivy-db:2"
-_HINT = "set scan.database or SECURE_PIPELINE_DATABASE to a database directory or a repository"
+_REPOSITORY = re.compile(
+    r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+:\d+)"
+    r"(?::\d+)?/[a-z0-9._/-]+(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
+)
+_HINT = "give --database or SECURE_PIPELINE_DATABASE: a database directory or an OCI repository"
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,10 @@ class PreparedDatabase:
     record: Database
     buckets: frozenset[str]
     """What it has advisories for, such as ``debian 12`` and ``pip::…``."""
+
+    def prepare(self, on_event: OnEvent) -> PreparedDatabase:
+        """It is prepared: a prepared database is a source too."""
+        return self
 
     def recheck(self, directory: Path) -> None:
         """Prove that the files a scan used are still this database (SCN-03).
@@ -179,11 +188,28 @@ class RepositoryDatabase:
         return Command(tuple(argv), cwd=work, env=env, timeout=self.timeout)
 
 
+def database_source(
+    text: str | None,
+    base: Path,
+    store: DatabaseStore,
+    tool: LocatedTool,
+    processes: Processes,
+    clock: Clock,
+) -> DatabaseSource:
+    """Read what the operator names: a path, or an OCI repository.
+
+    None means Trivy's own repository. A relative path starts from ``base``.
+    """
+    if text is not None and ((base / text).exists() or not _REPOSITORY.fullmatch(text)):
+        return DirectoryDatabase(base / text, store)
+    return RepositoryDatabase(text or OFFICIAL, store, tool, processes, clock)
+
+
 def _fetch_error(outcome: Outcome, repository: str) -> Unavailable:
     text = outcome.tail(40)
     if "TOOMANYREQUESTS" in text or "429" in text or "rate limit" in text.lower():
         message = "the repository of the vulnerability database limits our rate"
-        hint = "wait, or name a mirror in scan.database"
+        hint = "wait, or name a mirror with --database"
     else:
         message, hint = "the vulnerability database cannot be fetched", _HINT
     last = text.splitlines()[-1:] or [outcome.describe()]
