@@ -23,7 +23,7 @@ bootstrap = "bootstrap.txt"
 [refused.tool]
 "9.9" = "it was malicious (CVE-0000-1)"
 """
-TOOL = """
+TOOL = f"""
 [tools.tool]
 version = "1.2.3"
 purpose = "tests"
@@ -32,8 +32,8 @@ version_pattern = '^(\\S+)'
 sources = ["release"]
 [tools.tool.release."linux/amd64"]
 url = "https://example.org/tool"
-sha256 = "{}"
-""".format(DIGEST)
+sha256 = "{DIGEST}"
+"""
 
 
 def pins_of(directory: Path, text: str) -> Pins:
