@@ -23,7 +23,9 @@ from secure_pipeline.oci.manifest import (
     EMPTY_BYTES,
     EMPTY_TYPE,
     MANIFEST_TYPE,
+    MAX_MANIFEST_BYTES,
     Descriptor,
+    Manifest,
 )
 
 ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
@@ -33,6 +35,9 @@ CREATED = "org.opencontainers.image.created"
 ATT_SIGNATURE = "dev.cosignproject.cosign/signature"
 ATT_PREDICATE = "predicateType"
 
+MAX_ATTACHMENTS = 1000
+"""Per image and layout; cosign reads no more either."""
+
 Source = Literal["bundle", "att"]
 
 
@@ -40,8 +45,8 @@ Source = Literal["bundle", "att"]
 class Limits:
     """What may be read about one image, checked before reading (SIG-15)."""
 
-    count: int = 1000
-    """Attachments; cosign reads no more either."""
+    count: int = 2 * MAX_ATTACHMENTS
+    """Attachments in both layouts together."""
     each: int = bundle.MAX_BUNDLE_BYTES
     """Bytes of one."""
     total: int = 512 << 20
@@ -116,17 +121,19 @@ def _read(
 ) -> Iterator[Attachment]:
     """Yield what the chosen layouts hold; sizes and counts are checked first."""
     places = []
+    limits = limits or Limits()
     listed = layout.manifests()
     if "bundle" in sources:
         places += [("bundle", *place) for place in _bundle_layers(layout, listed, image)]
     tagged = layout.tagged(att_tag(image)) if "att" in sources else None
     if tagged:
         manifest = layout.read_manifest(tagged)
+        _check_config(layout, manifest)
         layers = [item for item in manifest.layers if item.media_type == ENVELOPE_TYPE]
         places += [("att", tagged.digest, layer) for layer in layers]
-    _check_limits([layer for *_, layer in places], limits or Limits(), image)
+    _check_limits([layer for *_, layer in places], limits, image)
     for source, manifest_digest, layer in places:
-        data = layout.read_blob(layer.digest, layer.size, layer.size)
+        data = layout.read_blob(layer.digest, limits.each, layer.size)
         try:
             parse = bundle.parse_bundle if source == "bundle" else dsse.parse_envelope
             envelope = parse(data, str(layer.digest))
@@ -161,7 +168,13 @@ def _bundle_layers(
             continue
         if len(manifest.layers) != 1 or manifest.layers[0].media_type != bundle.MEDIA_TYPE:
             raise VerificationFailed("not one bundle layer", where=str(descriptor))
+        _check_config(layout, manifest)
         yield descriptor, manifest.layers[0]
+
+
+def _check_config(layout: Layout, manifest: Manifest) -> None:
+    """No reader needs these bytes; an altered one is tampering all the same."""
+    layout.read_blob(manifest.config.digest, MAX_MANIFEST_BYTES, manifest.config.size)
 
 
 def _may_be_bundle(descriptor: Descriptor, image: Digest) -> bool:
@@ -216,8 +229,8 @@ def _attach_att(
         if layer.digest not in present:
             layers.append(replace(layer, annotations={ATT_SIGNATURE: "", ATT_PREDICATE: kind}))
             present.add(layer.digest)
-    if len(layers) > Limits.count:
-        raise Inconclusive(f"more than {Limits.count} attachments", where=str(image.digest))
+    if len(layers) > MAX_ATTACHMENTS:
+        raise Inconclusive(f"more than {MAX_ATTACHMENTS} attachments", where=str(image.digest))
     config = {
         "architecture": "",
         "os": "",
