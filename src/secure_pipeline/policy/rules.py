@@ -57,6 +57,8 @@ def decide(question: Question, attachments: Sequence[Attachment]) -> Answer:
     # (2) signatures, payloads, subjects, key windows
     found = authenticate(attachments, question.signers, question.image, question.now)
     rules += found.rules
+    if not found.items:
+        return Answer(Decision(rules), None, (), len(found.untrusted))
     # (3) which run: its seal says
     sealed, seal_rules = choose_seal(question, found)
     rules += seal_rules

@@ -1,0 +1,205 @@
+"""A release to verify: an image, signed evidence of its runs, and the ways to tamper with it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from fakes.evidence import NAME, NOON, evidence, make_image, public_key, run_context, signer
+from secure_pipeline.attestations import bundle, dsse, predicates
+from secure_pipeline.attestations.attachments import attach
+from secure_pipeline.attestations.predicates import RunContext, bind
+from secure_pipeline.attestations.seal import make_seal
+from secure_pipeline.attestations.statement import make_statement, parse_statement
+from secure_pipeline.events import ignore
+from secure_pipeline.files import canonical_json
+from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.layout import Layout
+from secure_pipeline.oci.manifest import EMPTY_BYTES, EMPTY_TYPE, MANIFEST_TYPE, Descriptor
+from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.policy.document import LoadedPolicy, load
+from secure_pipeline.ports import Signer
+from secure_pipeline.stages.result import Evidence, StageResult
+from secure_pipeline.stages.verify import VerifyInputs, verify
+
+Items = Mapping[str, Evidence]
+
+
+@dataclass(frozen=True)
+class FixedClock:
+    """A clock that stands still."""
+
+    time: datetime = NOON
+
+    def now(self) -> datetime:
+        return self.time
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def stage_evidence() -> dict[str, Evidence]:
+    """What the stages of a good run write, by a short name."""
+    made = evidence()
+    vulns = copy.deepcopy(dict(made[predicates.VULNS].predicate))
+    vulns["secure-pipeline"] = {
+        "demonstrationDatabase": False,
+        "databaseDigest": "sha256:" + "d" * 64,
+    }
+    return {
+        "analyze": suite("analyze"),
+        "test": suite("test", coverage=97.5),
+        "build": made[predicates.PROVENANCE],
+        "vulns": Evidence(predicates.VULNS, vulns),
+        "cosign-vuln": made[predicates.COSIGN_VULN],
+        "cyclonedx": made[predicates.CYCLONEDX],
+        "spdx": made[predicates.SPDX],
+    }
+
+
+def suite(name: str, result: str = "PASSED", **figures: Any) -> Evidence:
+    """A test result with our figures."""
+    predicate = {
+        "result": result,
+        "configuration": [{"name": name, "digest": {"sha256": "a" * 64}}],
+        "secure-pipeline": {"figures": figures},
+    }
+    return Evidence(predicates.TEST_RESULT, predicate)
+
+
+def vulns(*found: tuple[str, str], **changes: Any) -> Evidence:
+    """A scan that found (id, severity word) pairs."""
+    base = copy.deepcopy(dict(stage_evidence()["vulns"].predicate))
+    base["scanner"]["result"] = [
+        {"id": name, "severity": [{"method": "trivy", "score": word}]} for name, word in found
+    ]
+    return Evidence(predicates.VULNS, base | changes)
+
+
+class Release:
+    """An image in a layout, and what is attached to it."""
+
+    def __init__(self, path: Path, content: bytes = b"hello\n") -> None:
+        self.path = path
+        self.image = make_image(path, content)
+        self.layout = Layout.open(path)
+
+    def payloads(
+        self, items: Iterable[Evidence], context: RunContext, finished: datetime = NOON
+    ) -> list[bytes]:
+        """Statements about the image, bound to a run."""
+        return [
+            make_statement(
+                NAME,
+                self.image.digest,
+                item.predicate_type,
+                bind(item, context, finished - timedelta(minutes=1), finished),
+            )
+            for item in items
+        ]
+
+    def seal(
+        self, payloads: Sequence[bytes], context: RunContext, sealed_at: datetime = NOON
+    ) -> bytes:
+        """The statement that seals payloads."""
+        types = {parse_statement(payload).predicate_type for payload in payloads}
+        predicate = make_seal(payloads, sorted(types), context, sealed_at)
+        return make_statement(NAME, self.image.digest, predicates.SEAL, predicate)
+
+    def run(
+        self,
+        run_id: str = "run-1",
+        *,
+        items: Items | None = None,
+        key: Signer | None = None,
+        time: datetime = NOON,
+        without: Iterable[str] = (),
+        sealed: bool = True,
+        **context: Any,
+    ) -> list[bytes]:
+        """Attach a whole run, or one without some statements or its seal; the seal comes last."""
+        chosen = {**stage_evidence(), **(items or {})}
+        about = run_context(run_id, builder_id=BUILDER, **context)
+        payloads = self.payloads(chosen.values(), about, time)
+        seal = self.seal(payloads, about, time)
+        kept = [p for name, p in zip(chosen, payloads, strict=True) if name not in set(without)]
+        self.attach([*kept, *([seal] if sealed else [])], key)
+        return [*payloads, seal]
+
+    def attach(self, payloads: Sequence[bytes], key: Signer | None = None) -> None:
+        """Sign and attach, in both layouts."""
+        who = key or signer()
+        signed = [dsse.sign_envelope(payload, who) for payload in payloads]
+        typed = [
+            (envelope, parse_statement(payload).predicate_type)
+            for envelope, payload in zip(signed, payloads, strict=True)
+        ]
+        attach(self.layout, self.image, NAME, typed, who.public_key_der, NOON)
+
+    def smuggle(self, envelope: bytes) -> None:
+        """Attach an envelope as an attacker would: without any check."""
+        self.smuggle_layer(bundle.make_bundle(envelope, signer().public_key_der))
+
+    def smuggle_layer(self, data: bytes) -> None:
+        """Attach any bytes as a bundle."""
+        layer = self.layout.write_blob(data, bundle.MEDIA_TYPE)
+        config = self.layout.write_blob(EMPTY_BYTES, EMPTY_TYPE)
+        subject = Descriptor(self.image.media_type, self.image.digest, self.image.size)
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "artifactType": bundle.MEDIA_TYPE,
+            "config": config.to_json(),
+            "layers": [layer.to_json()],
+            "subject": subject.to_json(),
+        }
+        listed = self.layout.write_blob(canonical_json(manifest), MANIFEST_TYPE)
+        self.layout.add_manifest(replace(listed, artifact_type=bundle.MEDIA_TYPE))
+
+    def verify(self, policy: LoadedPolicy, now: datetime = NOON, **changes: Any) -> StageResult:
+        """Verify the image at a time."""
+        inputs = VerifyInputs(self.path, ImageReference(NAME, self.image.digest), policy)
+        return verify(replace(inputs, **changes), FixedClock(now), ignore)
+
+    def blob(self, digest: Digest) -> Path:
+        """Where a blob is."""
+        return self.path / "blobs" / "sha256" / digest.hex
+
+
+BUILDER = "https://secure-pipeline.dev/builder/local/v1"
+REQUIRE = f"""
+  - {{predicate: '{predicates.TEST_RESULT}', name: analyze}}
+  - {{predicate: '{predicates.TEST_RESULT}', name: test}}
+  - {{predicate: '{predicates.PROVENANCE}'}}
+  - {{predicate: '{predicates.VULNS}', max-age: 7d}}
+  - {{predicate: '{predicates.COSIGN_VULN}'}}
+  - {{predicate: '{predicates.CYCLONEDX}'}}
+  - {{predicate: '{predicates.SPDX}'}}
+"""
+
+
+def policy(
+    directory: Path,
+    *,
+    key: Signer | None = None,
+    window: str = "",
+    algorithm: str = "ecdsa-p256-sha256",
+    require: str = REQUIRE,
+    builders: str = f"[{BUILDER}]",
+    more: str = "",
+) -> LoadedPolicy:
+    """Write a policy that trusts one key, and load it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "release.pub").write_bytes(public_key(key).pem)
+    text = (
+        "version: 1\n"
+        f"keys: [{{id: release, public-key: release.pub, algorithm: {algorithm}{window}}}]\n"
+        f"require: {require}\nbuilders: {builders}\n{more}\n"
+    )
+    path = directory / "policy.yaml"
+    path.write_text(text)
+    return load(path)
