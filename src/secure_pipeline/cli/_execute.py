@@ -8,8 +8,9 @@ from secure_pipeline.cli._output import Output, print_error
 from secure_pipeline.errors import ExitCode
 
 if TYPE_CHECKING:
+    from secure_pipeline.pipeline import Pipeline
     from secure_pipeline.run import RunOutcome, StageOutcome
-    from secure_pipeline.wiring import Options, Pipeline
+    from secure_pipeline.wiring.binding import Options
 
 
 def execute(stages: tuple[str, ...], options: Options, *, as_json: bool) -> ExitCode:
@@ -21,7 +22,7 @@ def execute(stages: tuple[str, ...], options: Options, *, as_json: bool) -> Exit
     with open_pipeline(stages, options) as pipeline:
         output.text(f"run {pipeline.run.id}")
         with progress(output, stages) as view:
-            outcome = pipeline.execute(view)
+            outcome = pipeline.execute(stages, view)
         document = _document(pipeline, outcome)
         if len(stages) > 1:
             pipeline.finish(outcome)
@@ -42,7 +43,9 @@ def _render(output: Output, pipeline: Pipeline, outcome: RunOutcome, *, whole: b
         output.text(f"image {image}")
     output.text(f"reports {pipeline.run.directory}")
     if whole:
-        word = "verified" if outcome.code is ExitCode.PASS else f"not verified (exit {outcome.code})"
+        word = (
+            "verified" if outcome.code is ExitCode.PASS else f"not verified (exit {outcome.code})"
+        )
         output.text(word)
 
 

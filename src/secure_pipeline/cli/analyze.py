@@ -21,7 +21,7 @@ def analyze(
 ) -> ExitCode:
     """Analyse the source with Semgrep and gate on new findings."""
     from secure_pipeline.cli._execute import execute
-    from secure_pipeline.wiring import Options
+    from secure_pipeline.wiring.binding import Options
 
     options = Options(config=config, policy=policy, state=state, run=run)
     return execute(("analyze",), options, as_json=as_json)

@@ -5,13 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from secure_pipeline import __version__
-from secure_pipeline.cli import doctor, tools
+from secure_pipeline.cli import (
+    analyze,
+    base,
+    build,
+    doctor,
+    init,
+    run,
+    scan,
+    sign,
+    test,
+    tools,
+    verify,
+)
 from secure_pipeline.cli._output import print_error
 from secure_pipeline.errors import ExitCode, PipelineError
 
@@ -43,8 +56,20 @@ def root(
     """Options of the program itself."""
 
 
-app.command()(doctor.doctor)
+for command in (
+    init.init,
+    doctor.doctor,
+    run.run,
+    analyze.analyze,
+    test.test,
+    build.build,
+    scan.scan,
+    sign.sign,
+    verify.verify,
+):
+    app.command()(command)
 app.add_typer(tools.app, name="tools")
+app.add_typer(base.app, name="base")
 
 
 def main() -> None:
@@ -57,7 +82,7 @@ def main() -> None:
         code = _exit_code(result)
     except PipelineError as error:
         if debug:
-            raise
+            traceback.print_exc()
         print_error(error)
         code = error.exit_code
     except typer.TyperException as error:
@@ -70,7 +95,7 @@ def main() -> None:
         code = ExitCode.UNAVAILABLE
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"error: this is a bug: {type(error).__name__}: {error}", file=sys.stderr)
         print("hint: run again with --debug and report the traceback", file=sys.stderr)
         code = ExitCode.BUG

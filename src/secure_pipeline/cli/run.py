@@ -33,7 +33,7 @@ def run(
     """Run all stages: analyze, test and build side by side, then scan, sign and verify."""
     from secure_pipeline.cli._execute import execute
     from secure_pipeline.run import GRAPH
-    from secure_pipeline.wiring import Options
+    from secure_pipeline.wiring.binding import Options
 
     options = Options(
         config=config, policy=policy, state=state, run=run, key=key, database=database,

@@ -25,7 +25,7 @@ def scan(
 ) -> ExitCode:
     """Scan the image, by digest, for vulnerabilities, secrets and misconfiguration."""
     from secure_pipeline.cli._execute import execute
-    from secure_pipeline.wiring import Options
+    from secure_pipeline.wiring.binding import Options
 
     options = Options(
         config=config, policy=policy, state=state, run=run, image=image, database=database

@@ -25,7 +25,7 @@ def sign(
 ) -> ExitCode:
     """Sign one statement per piece of evidence, attach them to the image and seal the set."""
     from secure_pipeline.cli._execute import execute
-    from secure_pipeline.wiring import Options
+    from secure_pipeline.wiring.binding import Options
 
     options = Options(config=config, policy=policy, state=state, run=run, image=image, key=key)
     return execute(("sign",), options, as_json=as_json)

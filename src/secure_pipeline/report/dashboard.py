@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from secure_pipeline import strictjson
+from secure_pipeline.errors import ConfigError
+from secure_pipeline.files import read_bounded
 from secure_pipeline.run import RunOutcome, StageOutcome
 from secure_pipeline.runs import RunHeader
 
+FILE = "dashboard.json"
 HISTORY = 50
+MAX_BYTES = 4 << 20
 
 
 def dashboard(
@@ -34,6 +40,15 @@ def dashboard(
         "notRun": list(outcome.not_run),
         "history": [*list(earlier)[-HISTORY + 1 :], this],
     }
+
+
+def read(directory: Path) -> dict[str, Any] | None:
+    """The dashboard of a run that came to its end, or None."""
+    try:
+        document = strictjson.loads(read_bounded(directory / FILE, MAX_BYTES))
+    except (ConfigError, strictjson.InvalidJson):
+        return None
+    return document if isinstance(document, dict) and document.get("kind") == "Dashboard" else None
 
 
 def entry(document: dict[str, Any]) -> dict[str, Any]:

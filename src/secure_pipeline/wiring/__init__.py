@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secure_pipeline.events import OnEvent
+from secure_pipeline.events import OnEvent, ignore
 from secure_pipeline.tools.locate import SYSTEM_PATH, LocatedTool, ToolStore, default_store, locate
 from secure_pipeline.tools.process import Processes
 
 if TYPE_CHECKING:
     from secure_pipeline.doctor import Doctor, Places
+    from secure_pipeline.oci.reference import ImageReference
+    from secure_pipeline.pipeline import Pipeline
     from secure_pipeline.ports import Database
+    from secure_pipeline.stages.result import StageResult
     from secure_pipeline.tools.install import Installer
+    from secure_pipeline.wiring.binding import Options, World
+    from secure_pipeline.wiring.verifying import VerifyTarget
 
 
 def tool_store() -> ToolStore:
@@ -72,17 +79,37 @@ def doctor(places: Places) -> Doctor:
 
 def _prepared_database(named: str | None) -> Database:
     from secure_pipeline.adapters.clock import SystemClock
-    from secure_pipeline.events import ignore
-    from secure_pipeline.tools import trivydb
+    from secure_pipeline.tools.trivydb import DatabaseStore
+    from secure_pipeline.wiring.binding import database_source
 
-    store = trivydb.DatabaseStore(tool_store().root.parent / "databases")
-    if named is not None and os.path.exists(named):
-        return trivydb.DirectoryDatabase(Path(named), store).prepare(ignore).record
-    source = trivydb.RepositoryDatabase(
-        repository=named or trivydb.OFFICIAL,
-        store=store,
-        tool=locate_tool("trivy"),
+    source = database_source(
+        named,
+        store=DatabaseStore(tool_store().root.parent / "databases"),
+        tool=locate_tool,
         processes=processes(),
         clock=SystemClock(),
+        directory=Path.cwd(),
     )
     return source.prepare(ignore).record
+
+
+@contextmanager
+def open_pipeline(stages: tuple[str, ...], options: Options) -> Iterator[Pipeline]:
+    """Open the pipeline for these stages. Raises: ConfigError, UsageError, Unavailable."""
+    from secure_pipeline.wiring.opening import opened
+
+    with opened(stages, options, _world()) as pipeline:
+        yield pipeline
+
+
+def verify_image(target: VerifyTarget, options: Options) -> tuple[ImageReference, StageResult]:
+    """Verify an image of a layout. Raises: UsageError, ConfigError, VerificationFailed."""
+    from secure_pipeline.wiring import verifying
+
+    return verifying.verify_image(target, options, _world(), ignore)
+
+
+def _world() -> World:
+    from secure_pipeline.wiring.binding import World
+
+    return World(os.environ, search_path(), tool_store(), Path.cwd())
