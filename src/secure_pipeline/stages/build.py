@@ -33,8 +33,8 @@ from secure_pipeline.files import digest_of, sha256_bytes
 from secure_pipeline.findings import Finding, Ignored, Kind, Location, Severity
 from secure_pipeline.policy.document import BuildGate, Relaxation
 from secure_pipeline.ports import (
-    BuildFailed,
     Builder,
+    BuildFailed,
     BuildOutcome,
     BuildRequest,
     BuildStep,
