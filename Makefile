@@ -53,7 +53,7 @@ system-test:
 	@tools/system-packages test
 
 tools-demo: $(VENV)/.ready
-	$(BIN)/secure-pipeline tools install trivy semgrep
+	$(BIN)/secure-pipeline tools install trivy semgrep demodb
 
 tools-test: $(VENV)/.ready
-	$(BIN)/secure-pipeline tools install trivy semgrep cosign crane
+	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign crane

@@ -99,7 +99,7 @@ def environment(shared: Path) -> dict[str, str]:
         "SECURE_PIPELINE_KEY": f"file:{shared / 'release.key'}",
         "SECURE_PIPELINE_KEY_PASSWORD": PASSWORD,
         "SECURE_PIPELINE_POLICY": str(shared / "policy" / "release.yaml"),
-        "SECURE_PIPELINE_DATABASE": str(shared / "database"),
+        "SECURE_PIPELINE_DATABASE": "demonstration",
     }
 
 
@@ -114,7 +114,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             workplace = Workplace(directory, environment(directory))
             for arguments in (
                 ("keys", "generate", "--output", str(directory / "release")),
-                ("tools", "demo-database", str(directory / "database")),
                 (
                     *("base", "debian", "--suite", "bookworm"),
                     *("--include", "python3-minimal,python3-prometheus-client"),
