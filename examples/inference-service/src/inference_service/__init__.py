@@ -1,0 +1,1 @@
+"""A small inference service: text generation with a conversation buffer and metrics."""
