@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from secure_pipeline.dockerfile.words import BadWord, split_words, unquote
 from secure_pipeline.errors import ConfigError
-from secure_pipeline.files import read_bounded
+from secure_pipeline.files import read_bounded, sha256_bytes
 
 MAX_BYTES = 1 << 20
 MAX_INSTRUCTIONS = 5000
@@ -88,6 +88,8 @@ class Dockerfile:
     source: str
     """How errors name the file."""
     text: str
+    digest: str
+    """``sha256:…`` of the file's bytes."""
     directives: Mapping[str, tuple[str, int]]
     """Value and line of ``# syntax=``, ``# escape=``."""
     globals: tuple[Instruction, ...]
@@ -122,7 +124,7 @@ def parse(data: bytes, source: str = "Dockerfile") -> Dockerfile:
 
     Raises: ConfigError naming ``source`` and the line.
     """
-    return _Parser(_decode(data, source), source).dockerfile()
+    return _Parser(_decode(data, source), source).dockerfile(f"sha256:{sha256_bytes(data)}")
 
 
 def _decode(data: bytes, source: str) -> str:
@@ -147,7 +149,7 @@ class _Parser:
         self._at = 0
         self._directives: dict[str, tuple[str, int]] = {}
 
-    def dockerfile(self) -> Dockerfile:
+    def dockerfile(self, digest: str) -> Dockerfile:
         self._read_directives()
         self._escape = self._directives.get("escape", ("\\", 0))[0]
         if self._escape not in ("\\", "`"):
@@ -163,6 +165,7 @@ class _Parser:
         return Dockerfile(
             self._source,
             self._text,
+            digest,
             self._directives,
             tuple(instructions[:first]),
             self._stages(instructions[first:]),

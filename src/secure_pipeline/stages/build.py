@@ -26,10 +26,9 @@ from secure_pipeline.dockerfile.checks import (
 from secure_pipeline.dockerfile.context import Context, examine
 from secure_pipeline.dockerfile.images import target_stage
 from secure_pipeline.dockerfile.parser import Dockerfile, load
-from secure_pipeline.dockerfile.secrets import secret_name, secret_shape
 from secure_pipeline.errors import ConfigError, ExitCode
 from secure_pipeline.events import OnEvent, Progress
-from secure_pipeline.files import digest_of, sha256_bytes
+from secure_pipeline.files import digest_of
 from secure_pipeline.findings import Finding, Ignored, Kind, Location, Severity
 from secure_pipeline.policy.document import BuildGate, Relaxation
 from secure_pipeline.ports import (
@@ -41,11 +40,10 @@ from secure_pipeline.ports import (
     Clock,
     SourceState,
 )
-from secure_pipeline.shape import rfc3339
+from secure_pipeline.stages.provenance import BuildFacts, provenance
 from secure_pipeline.stages.result import Evidence, Report, StageResult, Verdict
 
 STAGE = "build"
-BUILD_TYPE = f"{predicates.NAMESPACE}/build-type/v1"
 LOG_LINES = 12
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?\Z")
 _DEFAULT_PLATFORM = "linux/amd64"
@@ -110,8 +108,8 @@ def context_digest(root: Path, config: BuildConfig, ignore: tuple[str, ...]) -> 
     """
     context, dockerfile = _paths(root, config)
     rules = ignoring.load(context, dockerfile, _patterns(root, context, config, ignore))
-    content = load(dockerfile, config.dockerfile).text.encode()
-    parts = {"context": examine(context, rules).digest, "dockerfile": sha256_bytes(content)}
+    digest = load(dockerfile, config.dockerfile).digest
+    parts = {"context": examine(context, rules).digest, "dockerfile": digest}
     return f"sha256:{digest_of(parts)}"
 
 
@@ -231,7 +229,19 @@ def _failed(examined: _Examined, error: BuildFailed, times: _Times) -> StageResu
 def _passed(
     inputs: BuildInputs, examined: _Examined, outcome: BuildOutcome, times: _Times
 ) -> StageResult:
-    predicate = _provenance(inputs, examined, outcome, times)
+    predicate = provenance(
+        inputs.config,
+        inputs.source,
+        BuildFacts(
+            dockerfile=examined.dockerfile,
+            context=examined.context,
+            ignore_source=examined.ignore_source,
+            relaxed={rule.rule: rule.reason for _, rule in examined.relaxed},
+            outcome=outcome,
+            started=times.started,
+            finished=times.clock.now(),
+        ),
+    )
     steps = _step_figures(outcome.steps)
     relaxed = f"; {len(examined.relaxed)} refusals relaxed" if examined.relaxed else ""
     return times.result(
@@ -314,96 +324,3 @@ def _step_figures(steps: tuple[BuildStep, ...]) -> dict[str, Any]:
 
 def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
-
-
-def _provenance(
-    inputs: BuildInputs, examined: _Examined, outcome: BuildOutcome, times: _Times
-) -> dict[str, Any]:
-    """SLSA provenance v1 without run id, commit and builder id: signing binds those."""
-    return {
-        "buildDefinition": {
-            "buildType": BUILD_TYPE,
-            "externalParameters": _external(inputs),
-            "internalParameters": {
-                "sourceDateEpoch": inputs.source.time,
-                "relaxedRules": {rule.rule: rule.reason for _, rule in examined.relaxed},
-                "ignoreFile": examined.ignore_source or "",
-            },
-            "resolvedDependencies": _dependencies(inputs, examined, outcome),
-        },
-        "runDetails": {
-            "builder": {
-                "version": {outcome.tool.name: outcome.tool.version},
-                "builderDependencies": [
-                    {"name": outcome.tool.name, "digest": _digest(outcome.tool.digest)}
-                ],
-            },
-            "metadata": {
-                "startedOn": rfc3339(times.started),
-                "finishedOn": rfc3339(times.clock.now()),
-            },
-            "byproducts": _byproducts(examined, outcome),
-        },
-    }
-
-
-def _external(inputs: BuildInputs) -> dict[str, Any]:
-    """What the caller chose. Secrets by id only; an argument that looks like one is hidden."""
-    config = inputs.config
-    return {
-        "source": {"uri": inputs.source.remote or ""},
-        "dockerfile": config.dockerfile,
-        "context": config.context,
-        "target": config.target or "",
-        "platforms": list(config.platforms),
-        "args": {
-            name: "(hidden)" if secret_name(name) or secret_shape(value) else value
-            for name, value in sorted(config.args.items())
-        },
-        "secrets": sorted(secret.id for secret in config.secrets),
-        "network": config.network.value,
-    }
-
-
-def _dependencies(
-    inputs: BuildInputs, examined: _Examined, outcome: BuildOutcome
-) -> list[dict[str, Any]]:
-    source: dict[str, Any] = {"name": predicates.SOURCE_DEPENDENCY}
-    if inputs.source.remote:
-        source["uri"] = inputs.source.remote
-    bases = [
-        {
-            "name": base.name,
-            "digest": _digest(base.digest),
-            "annotations": {"kind": "base image", "local": base.name in inputs.config.bases},
-        }
-        for base in outcome.bases
-    ]
-    text = examined.dockerfile.text.encode()
-    context = {"files": examined.context.files, "bytes": examined.context.size}
-    return [
-        source,
-        *bases,
-        {"name": "dockerfile", "digest": {"sha256": sha256_bytes(text)}},
-        {"name": "context", "digest": _digest(examined.context.digest), "annotations": context},
-    ]
-
-
-def _byproducts(examined: _Examined, outcome: BuildOutcome) -> list[dict[str, Any]]:
-    log = {
-        "name": "build.log",
-        "mediaType": "text/plain",
-        "digest": {"sha256": sha256_bytes(outcome.log)},
-    }
-    stages = [
-        {
-            "name": f"stage {stage.name or stage.index}",
-            "annotations": {"line": stage.line, "image": stage.image},
-        }
-        for stage in examined.dockerfile.stages
-    ]
-    return [log, *stages]
-
-
-def _digest(text: str) -> dict[str, str]:
-    return {"sha256": text.removeprefix("sha256:")}
