@@ -18,6 +18,7 @@ from secure_pipeline.cli import (
     build,
     doctor,
     init,
+    keys,
     run,
     scan,
     sign,
@@ -70,6 +71,7 @@ for command in (
     app.command()(command)
 app.add_typer(tools.app, name="tools")
 app.add_typer(base.app, name="base")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

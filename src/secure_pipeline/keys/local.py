@@ -24,7 +24,13 @@ from nacl.utils import random
 
 from secure_pipeline import files, shape
 from secure_pipeline.errors import ConfigError, Unavailable, UsageError, VerificationFailed
-from secure_pipeline.keys.verify import PublicKey, algorithm_of, hash_of, to_der
+from secure_pipeline.keys.verify import (
+    PublicKey,
+    algorithm_of,
+    hash_of,
+    load_any_public_key,
+    to_der,
+)
 from secure_pipeline.policy.document import Algorithm
 
 PASSWORD_VARIABLES = ("SECURE_PIPELINE_KEY_PASSWORD", "COSIGN_PASSWORD")
@@ -84,6 +90,10 @@ class LocalSigner:
         """SubjectPublicKeyInfo, DER."""
         return self._der
 
+    def public_key(self, name: str) -> PublicKey:
+        """Return the public half, bound to the algorithm."""
+        return PublicKey(name, self._algorithm, self._der)
+
     def sign(self, message: bytes) -> bytes:
         """Sign ``message``; ECDSA signatures are DER."""
         if isinstance(self._key, ed25519.Ed25519PrivateKey):
@@ -139,8 +149,7 @@ def generate(path: Path, password: str) -> PublicKey:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    if os.path.lexists(public_path):
-        raise _exists(public_path)
+    require_absent(path)
     _write_new(path, _encrypt(der, password), 0o600)
     try:
         _write_new(public_path, public.pem, 0o644)
@@ -153,6 +162,27 @@ def generate(path: Path, password: str) -> PublicKey:
 def public_path_of(path: Path) -> Path:
     """Return where the public key of a key file lies."""
     return path.with_suffix(".pub") if path.suffix == ".key" else path.with_name(path.name + ".pub")
+
+
+def require_absent(path: Path) -> None:
+    """Check that neither half of a pair is there already.
+
+    Raises: UsageError.
+    """
+    for half in (path, public_path_of(path)):
+        if os.path.lexists(half):
+            raise _exists(half)
+
+
+def read_public(path: Path) -> PublicKey | None:
+    """Read a public PEM file; None if it holds a private key instead.
+
+    Raises: ConfigError.
+    """
+    data = files.read_bounded(path, MAX_KEY_BYTES)
+    if b"PRIVATE KEY" in data:
+        return None
+    return load_any_public_key(path.name, data)
 
 
 def _exists(path: Path) -> UsageError:

@@ -82,13 +82,28 @@ def load_public_key(key_id: str, pem: bytes, algorithm: Algorithm) -> PublicKey:
 
     Raises: ConfigError if it is no public key or does not fit the algorithm (SIG-22).
     """
+    return PublicKey(key_id, algorithm, to_der(_load_pem(pem)))
+
+
+def load_any_public_key(key_id: str, pem: bytes) -> PublicKey:
+    """Read a key that its owner names, where no policy says the algorithm: only to show it.
+
+    Raises: ConfigError if it is no public key of an accepted kind.
+    """
+    key = _load_pem(pem)
+    algorithm = algorithm_of(key)
+    if algorithm is None:
+        raise ConfigError("is of a kind that is not accepted", where=key_id)
+    return PublicKey(key_id, algorithm, to_der(key))
+
+
+def _load_pem(pem: bytes) -> PublicKeyTypes:
     if len(pem) > MAX_PEM_BYTES or pem.count(b"-----BEGIN ") != 1:
         raise ConfigError("is not one PEM public key")
     try:
-        key = serialization.load_pem_public_key(pem)
+        return serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigError("is not one PEM public key") from None
-    return PublicKey(key_id, algorithm, to_der(key))
 
 
 def algorithm_of(key: object) -> Algorithm | None:

@@ -77,6 +77,13 @@ def doctor(places: Places) -> Doctor:
     )
 
 
+def key_password() -> str | None:
+    """The signing key's password, or None if no variable has it."""
+    from secure_pipeline.keys.local import password_from
+
+    return password_from(os.environ)
+
+
 def _prepared_database(named: str | None) -> Database:
     from secure_pipeline.adapters.clock import SystemClock
     from secure_pipeline.tools.trivydb import DatabaseStore
