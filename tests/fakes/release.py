@@ -17,11 +17,13 @@ from secure_pipeline.attestations.seal import make_seal
 from secure_pipeline.attestations.statement import make_statement, parse_statement
 from secure_pipeline.events import ignore
 from secure_pipeline.files import canonical_json
+from secure_pipeline.findings import Severity
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import EMPTY_BYTES, EMPTY_TYPE, MANIFEST_TYPE, Descriptor
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.policy.document import LoadedPolicy, load
+from secure_pipeline.policy.evidence_gates import severity_of
 from secure_pipeline.ports import Signer
 from secure_pipeline.stages.result import Evidence, StageResult
 from secure_pipeline.stages.verify import VerifyInputs, verify
@@ -45,16 +47,11 @@ class FixedClock:
 def stage_evidence() -> dict[str, Evidence]:
     """What the stages of a good run write, by a short name."""
     made = evidence()
-    vulns = copy.deepcopy(dict(made[predicates.VULNS].predicate))
-    vulns["secure-pipeline"] = {
-        "demonstrationDatabase": False,
-        "databaseDigest": "sha256:" + "d" * 64,
-    }
     return {
         "analyze": suite("analyze"),
         "test": suite("test", coverage=97.5),
         "build": made[predicates.PROVENANCE],
-        "vulns": Evidence(predicates.VULNS, vulns),
+        "vulns": vulns(("CVE-2024-0001", "medium")),
         "cosign-vuln": made[predicates.COSIGN_VULN],
         "cyclonedx": made[predicates.CYCLONEDX],
         "spdx": made[predicates.SPDX],
@@ -71,13 +68,29 @@ def suite(name: str, result: str = "PASSED", **figures: Any) -> Evidence:
     return Evidence(predicates.TEST_RESULT, predicate)
 
 
-def vulns(*found: tuple[str, str], **changes: Any) -> Evidence:
-    """A scan that found (id, severity word) pairs."""
-    base = copy.deepcopy(dict(stage_evidence()["vulns"].predicate))
-    base["scanner"]["result"] = [
-        {"id": name, "severity": [{"method": "trivy", "score": word}]} for name, word in found
+def vulns(
+    *found: tuple[str, str], more: int = 0, gate: str = "high", **annotations: str
+) -> Evidence:
+    """A scan that found (id, severity word) pairs, and ``more`` secrets over its gate."""
+    predicate = copy.deepcopy(dict(evidence()[predicates.VULNS].predicate))
+    ratings = [(name, severity_of([{"score": word}]), word) for name, word in found]
+    predicate["scanner"]["result"] = [
+        {
+            "id": name,
+            "severity": [{"method": "trivy", "score": word}],
+            "annotations": [{"package": "libc6", **annotations}],
+        }
+        for name, _, word in ratings
     ]
-    return Evidence(predicates.VULNS, base | changes)
+    reached = sum(s.reaches(Severity(gate)) for _, s, _ in ratings)
+    over = more + (0 if "ignored" in annotations else reached)
+    predicate["secure-pipeline"] = {
+        "gate": {"severity": gate},
+        "databaseDigest": "sha256:" + "d" * 64,
+        "demonstrationDatabase": False,
+        "figures": {"over_gate": over},
+    }
+    return Evidence(predicates.VULNS, predicate)
 
 
 class Release:

@@ -8,31 +8,45 @@ undetermined. ``OWN`` is the predicate's member for what its standard has no fie
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from secure_pipeline import shape
 from secure_pipeline.attestations.predicates import TEST_RESULT, VULNS
+from secure_pipeline.attestations.scans import OWN
 from secure_pipeline.errors import VerificationFailed
-from secure_pipeline.findings import Finding, Ignored, Kind, Severity
+from secure_pipeline.findings import Finding, Ignored, Kind, Location, Severity
+from secure_pipeline.policy import vex
 from secure_pipeline.policy.decision import Outcome, Rule, allow, forbid, unsure, wrong
 from secure_pipeline.policy.document import Policy
 from secure_pipeline.policy.evidence import Item
 from secure_pipeline.policy.exceptions import account
 
-OWN = "secure-pipeline"
-MAX_FINDINGS = 200_000
-
-Gate = Callable[[Item, Policy, datetime], tuple[Rule, ...]]
+MAX_FINDINGS = 1_000_000
 
 
-def gate_rules(item: Item, policy: Policy, now: datetime) -> tuple[Rule, ...]:
+@dataclass(frozen=True)
+class Bench:
+    """What gates judge by."""
+
+    policy: Policy
+    image: vex.Subject
+    now: datetime
+    vex: tuple[vex.Statement, ...] = ()
+    """Of the documents that the policy names."""
+
+
+Gate = Callable[[Item, Bench], tuple[Rule, ...]]
+
+
+def gate_rules(item: Item, bench: Bench) -> tuple[Rule, ...]:
     """All gates of one statement; none for types that no gate reads."""
-    return _rules(_GATES, item, policy, now)
+    return _rules(_GATES, item, bench)
 
 
-def failing_rules(items: Iterable[Item], policy: Policy, now: datetime) -> tuple[Rule, ...]:
+def failing_rules(items: Iterable[Item], bench: Bench) -> tuple[Rule, ...]:
     """Denials out of statements beside the run's own: each is asked, not any (SIG-10).
 
     Only what is over a gate counts here; an old database or a missing figure in another
@@ -44,26 +58,24 @@ def failing_rules(items: Iterable[Item], policy: Policy, now: datetime) -> tuple
         if item.lapsed:
             continue
         asked += item.type in _RESULTS
-        for rule in _rules(_RESULTS, item, policy, now):
+        for rule in _rules(_RESULTS, item, bench):
             if rule.outcome is Outcome.DENY:
                 why = f"another result for this image refuses: {rule.why}"
                 rules.append(forbid("each-of", why, rule.evidence))
     return tuple(rules) or (allow("each-of", f"{asked} other results for this image; none fails"),)
 
 
-def _rules(
-    gates: Mapping[str, tuple[Gate, ...]], item: Item, policy: Policy, now: datetime
-) -> tuple[Rule, ...]:
+def _rules(gates: Mapping[str, tuple[Gate, ...]], item: Item, bench: Bench) -> tuple[Rule, ...]:
     rules: list[Rule] = []
     for gate in gates.get(item.type, ()):
         try:
-            rules += gate(item, policy, now)
+            rules += gate(item, bench)
         except VerificationFailed as error:
             rules.append(wrong("statement", f"{item.title}: {error.message}", (item.digest,)))
     return tuple(rules)
 
 
-def _result(item: Item, policy: Policy, now: datetime) -> tuple[Rule, ...]:
+def _result(item: Item, bench: Bench) -> tuple[Rule, ...]:
     """A test result must be PASSED; only FAILED denies, all else is no answer."""
     result = shape.member(item.statement.predicate, "result", str, item.type)
     digests = (item.digest,)
@@ -74,9 +86,9 @@ def _result(item: Item, policy: Policy, now: datetime) -> tuple[Rule, ...]:
     return (unsure("result", f"{item.title} is {result[:40]!r}, not PASSED", digests),)
 
 
-def _coverage(item: Item, policy: Policy, now: datetime) -> tuple[Rule, ...]:
+def _coverage(item: Item, bench: Bench) -> tuple[Rule, ...]:
     """Line coverage of the test named "test" against the policy's minimum, per cent."""
-    minimum = policy.gates.test.minimum_coverage
+    minimum = bench.policy.gates.test.minimum_coverage
     if item.name != "test" or minimum is None:
         return ()
     coverage = _number(_figures(item).get("coverage"))
@@ -90,28 +102,70 @@ def _coverage(item: Item, policy: Policy, now: datetime) -> tuple[Rule, ...]:
     return (allow("coverage", f"{coverage:g} % of at least {minimum:g} %", digests),)
 
 
-def _vulnerabilities(item: Item, policy: Policy, now: datetime) -> tuple[Rule, ...]:
-    """Vulnerabilities that reach the policy's severity and have no exception."""
-    gate = policy.gates.scan
-    report = account(_findings(item, gate.vex), policy.exceptions, now.date())
+def _vulnerabilities(item: Item, bench: Bench) -> tuple[Rule, ...]:
+    """Vulnerabilities that reach the policy's severity, without VEX or exception of the policy.
+
+    What the scan itself set aside is judged anew: only the verifier's policy excuses.
+    """
+    gate, policy = bench.policy.gates.scan, bench.policy
+    found, _ = vex.apply_vex(_findings(item), bench.vex, bench.image)
+    report = account(found, policy.exceptions, bench.now.date())
     over = [f for f in report.findings if f.ignored is None and f.severity.reaches(gate.severity)]
     if gate.fixed_only:
         over = [finding for finding in over if finding.fixed]
-    excepted = sum(count for _, count in report.used)
+    aside = sum(finding.ignored is not None for finding in report.findings)
+    counts = f"{len(report.findings)} vulnerabilities, {aside} excused by the policy"
+    if not over:
+        why = f"{counts}, none of the others reaches {gate.severity.value}"
+        return (allow("vulnerabilities", why, (item.digest,)),)
+    worst = sorted(over, key=lambda f: (f.severity, f.rule), reverse=True)
+    names = [f"{f.rule[:40]} ({f.severity.value})" for f in worst[:5]]
+    expired = [f"; the exception for {e.id} expired on {e.expires}" for e, n in report.expired if n]
+    why = (
+        f"{item.title}: {counts}, {len(over)} reach {gate.severity.value}: "
+        f"{', '.join(names)}{''.join(expired)}"
+    )
+    return (forbid("vulnerabilities", why, (item.digest,)),)
+
+
+def _other_findings(item: Item, bench: Bench) -> tuple[Rule, ...]:
+    """Secrets and misconfigurations, which vulns v0.2 has no place for.
+
+    Our figures count all findings over the gate of the scan; what the list of vulnerabilities
+    does not explain is something else. The scan's gate must be no looser than the policy's.
+    """
+    own, asked = _own(item), bench.policy.gates.scan.severity
+    over, used = _figures(item).get("over_gate"), _used_gate(own)
     digests = (item.digest,)
-    counts = f"{len(report.findings)} vulnerabilities, {excepted} excepted by the policy"
-    if over:
-        worst = sorted(over, key=lambda f: (f.severity, f.rule), reverse=True)
-        names = ", ".join(f"{f.rule[:40]} ({f.severity.value})" for f in worst[:5])
-        why = f"{len(over)} of {counts}, reach {gate.severity.value}: {names}"
-        return (forbid("vulnerabilities", f"{item.title}: {why}", digests),)
-    why = f"{counts}, none other reaches {gate.severity.value}"
-    return (allow("vulnerabilities", why, digests),)
+    if type(over) is not int or used is None:
+        why = f"{item.title} does not say what else was looked for"
+        return (unsure("other-findings", why, digests),)
+    listed = sum(
+        f.ignored is None and f.severity.reaches(used) for f in _findings(item, as_judged=True)
+    )
+    if over > listed:
+        why = f"{item.title}: {over - listed} secrets or misconfigurations reach {used.value}"
+        return (forbid("other-findings", why, digests),)
+    if over < listed:
+        why = f"{item.title} counts {over} findings over its gate and lists {listed}"
+        return (wrong("other-findings", why, digests),)
+    if used > asked:
+        why = f"{item.title} was gated at {used.value}; the policy asks for {asked.value}"
+        return (unsure("other-findings", why, digests, hint="run the pipeline again"),)
+    why = f"no secret or misconfiguration reaches {used.value}"
+    return (allow("other-findings", why, digests),)
 
 
-def _database(item: Item, policy: Policy, now: datetime) -> tuple[Rule, ...]:
+def _used_gate(own: Mapping[str, Any]) -> Severity | None:
+    gate = own.get("gate")
+    word = gate.get("severity") if isinstance(gate, dict) else None
+    known = {severity.value: severity for severity in Severity if severity is not Severity.UNKNOWN}
+    return known.get(word) if isinstance(word, str) else None
+
+
+def _database(item: Item, bench: Bench) -> tuple[Rule, ...]:
     """The database was young enough when it was used, and of a kind the policy takes."""
-    gate, digests = policy.gates.scan, (item.digest,)
+    gate, digests = bench.policy.gates.scan, (item.digest,)
     scanner = shape.member(item.statement.predicate, "scanner", dict, item.type)
     database = shape.optional(scanner, "db", dict, item.type) or {}
     text = shape.optional(database, "lastUpdate", str, item.type)
@@ -120,16 +174,16 @@ def _database(item: Item, policy: Policy, now: datetime) -> tuple[Rule, ...]:
         return (unsure("database", why, digests),)
     updated = shape.timestamp(text, item.type)
     age = item.time - updated
-    if -age > policy.clock_skew:
+    if -age > bench.policy.clock_skew:
         return (unsure("database", f"the database is dated {text}, after the scan", digests),)
     if age > gate.max_database_age:
         why = f"the database was {age} old when used; the policy allows {gate.max_database_age}"
         return (forbid("database", why, digests),)
-    return (_database_kind(item, policy, text),)
+    return (_database_kind(item, bench, text),)
 
 
-def _database_kind(item: Item, policy: Policy, updated: str) -> Rule:
-    gate, digests = policy.gates.scan, (item.digest,)
+def _database_kind(item: Item, bench: Bench, updated: str) -> Rule:
+    gate, digests = bench.policy.gates.scan, (item.digest,)
     own = _own(item)
     demonstration = own.get("demonstrationDatabase")
     if not isinstance(demonstration, bool) and not gate.allow_demonstration_database:
@@ -143,40 +197,44 @@ def _database_kind(item: Item, policy: Policy, updated: str) -> Rule:
     return allow("database", f"of {updated}", digests)
 
 
-def _findings(item: Item, vex: Collection[str]) -> list[Finding]:
-    """The vulnerabilities; ``vex`` are the documents that the policy of today still names."""
+def _findings(item: Item, *, as_judged: bool = False) -> list[Finding]:
+    """The listed vulnerabilities; ``as_judged`` keeps what the scan set aside."""
     predicate = item.statement.predicate
     scanner = shape.member(predicate, "scanner", dict, item.type)
     if not isinstance(scanner.get("result"), list):
         raise VerificationFailed("scanner.result is missing")
     entries = shape.objects(scanner, "result", item.type, limit=MAX_FINDINGS)
-    return [_finding(entry, vex, item.type) for entry in entries]
+    return [_finding(entry, item.type, as_judged) for entry in entries]
 
 
-def _finding(entry: Mapping[str, Any], vex: Collection[str], where: str) -> Finding:
+def _finding(entry: Mapping[str, Any], where: str, as_judged: bool) -> Finding:
     identifier = shape.member(entry, "id", str, where)
     notes: dict[str, Any] = {}
     for annotation in shape.objects(entry, "annotations", where, limit=1000):
         notes |= annotation
-    package, fixed = notes.get("package"), notes.get("fixed")
+    texts = {name: value for name, value in notes.items() if isinstance(value, str) and value}
+    ignored = {member.value: member for member in Ignored}.get(texts.get("ignored", ""))
     return Finding(
         rule=identifier,
         kind=Kind.VULNERABILITY,
         severity=severity_of(shape.objects(entry, "severity", where, limit=100)),
         message=identifier,
         fingerprint=identifier,
-        package=package if isinstance(package, str) else None,
-        fixed=fixed if isinstance(fixed, str) and fixed else None,
-        ignored=Ignored.VEX if notes.get("vex") in vex else None,
+        location=Location(texts["path"]) if "path" in texts else None,
+        package=texts.get("package"),
+        purl=texts.get("purl"),
+        fixed=texts.get("fixed"),
+        ignored=ignored if as_judged else None,
     )
 
 
 def severity_of(ratings: Iterable[Mapping[str, Any]]) -> Severity:
-    """The worst of all ratings: words, or CVSS v3/v4 scores by their qualitative scale.
+    """The worst rating that can be read: a word, or a CVSS score by its qualitative scale.
 
-    What cannot be read is UNKNOWN, and UNKNOWN reaches every gate (SCN-10).
+    Where none can be read it is UNKNOWN, and UNKNOWN reaches every gate (SCN-10).
     """
-    return max((_severity(rating.get("score")) for rating in ratings), default=Severity.UNKNOWN)
+    known = {_severity(rating.get("score")) for rating in ratings} - {Severity.UNKNOWN}
+    return max(known, default=Severity.UNKNOWN)
 
 
 def _severity(score: object) -> Severity:
@@ -217,9 +275,9 @@ def _number(value: object) -> float | None:
 
 _RESULTS: Mapping[str, tuple[Gate, ...]] = {
     TEST_RESULT: (_result,),
-    VULNS: (_vulnerabilities,),
+    VULNS: (_vulnerabilities, _other_findings),
 }
 _GATES: Mapping[str, tuple[Gate, ...]] = {
     TEST_RESULT: (_result, _coverage),
-    VULNS: (_vulnerabilities, _database),
+    VULNS: (_vulnerabilities, _other_findings, _database),
 }

@@ -15,11 +15,12 @@ from secure_pipeline.attestations.attachments import Attachment
 from secure_pipeline.attestations.predicates import AFTER_SEAL, SEAL, RunContext
 from secure_pipeline.attestations.seal import Seal, check_seal, parse_seal
 from secure_pipeline.errors import VerificationFailed
-from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.policy import vex
 from secure_pipeline.policy.decision import Decision, Rule, allow, forbid, unsure, wrong
 from secure_pipeline.policy.document import Policy, Requirement
 from secure_pipeline.policy.evidence import EvidenceSet, Item, authenticate
-from secure_pipeline.policy.evidence_gates import failing_rules, gate_rules
+from secure_pipeline.policy.evidence_gates import Bench, failing_rules, gate_rules
 from secure_pipeline.policy.trust import TrustedSigner
 from secure_pipeline.shape import rfc3339
 
@@ -28,12 +29,14 @@ from secure_pipeline.shape import rfc3339
 class Question:
     """What is to be decided."""
 
-    image: Digest
+    image: ImageReference
     policy: Policy
     signers: tuple[TrustedSigner, ...]
     now: datetime
     run_id: str | None = None
     """The run whose evidence counts; the one sealed last if None."""
+    vex: tuple[vex.Statement, ...] = ()
+    """Of the documents that the policy names."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def decide(question: Question, attachments: Sequence[Attachment]) -> Answer:
     if any(rule.fault for rule in rules):
         return Answer(Decision(rules), None)
     # (2) signatures, payloads, subjects, key windows
-    found = authenticate(attachments, question.signers, question.image, question.now)
+    found = authenticate(attachments, question.signers, question.image.digest, question.now)
     rules += found.rules
     if not found.items:
         return Answer(Decision(rules), None, (), len(found.untrusted))
@@ -76,11 +79,13 @@ def decide(question: Question, attachments: Sequence[Attachment]) -> Answer:
     # (6) where it comes from
     rules += (source_rule(question.policy, run), builder_rule(question.policy, run))
     # (7) the gates, evaluated again from the evidence itself
+    subject = vex.Subject(question.image.name, str(question.image.digest))
+    bench = Bench(question.policy, subject, question.now, question.vex)
     for item in members:
-        rules += gate_rules(item, question.policy, question.now)
+        rules += gate_rules(item, bench)
     # (8) no failing result for this digest hides behind a good one (SIG-10)
     others = [item for item in found.items if item not in members]
-    rules += failing_rules(others, question.policy, question.now)
+    rules += failing_rules(others, bench)
     return Answer(Decision(rules), run, found.items, len(found.untrusted))
 
 

@@ -20,6 +20,7 @@ from secure_pipeline.errors import Inconclusive, VerificationFailed
 from secure_pipeline.events import OnEvent, Progress
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.policy import vex
 from secure_pipeline.policy.decision import Decision, Outcome, Rule, allow, unsure, wrong
 from secure_pipeline.policy.document import Algorithm, LoadedPolicy
 from secure_pipeline.policy.rules import Answer, Question, decide
@@ -118,7 +119,10 @@ def check_evidence(
     except Inconclusive as error:
         rule = unsure("attachments", str(error), hint=error.hint)
         return Answer(Decision((rule,)), None)
-    question = Question(inputs.image.digest, inputs.policy.policy, signers, now, inputs.run_id)
+    policy = inputs.policy.policy
+    documents = (vex.load(inputs.policy.source.parent / name) for name in policy.gates.scan.vex)
+    excuses = tuple(statement for document in documents for statement in document)
+    question = Question(inputs.image, policy, signers, now, inputs.run_id, excuses)
     return decide(question, attachments)
 
 

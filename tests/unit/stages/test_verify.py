@@ -67,7 +67,7 @@ def test_a_whole_run_passes_and_says_why(release: Release, trusted: LoadedPolicy
     result = release.verify(trusted)
     passed(result)
     expected = "content policy signature seal run required time source builder"
-    expected += " result vulnerabilities database each-of"
+    expected += " result vulnerabilities other-findings database each-of"
     assert rules(result) == dict.fromkeys(expected.split(), "allow")
     report = json.loads({r.name: r.content for r in result.reports}["decision.json"])
     assert report["outcome"] == "allow"
@@ -671,8 +671,62 @@ def test_exceptions_apply_and_expire(tmp_path: Path, release: Release) -> None:
     chosen = policy(tmp_path / "policy", more=more)
     result = release.verify(chosen)
     passed(result)
-    assert "1 excepted by the policy" in str(result.figures["decision"])
+    assert "1 excused by the policy" in str(result.figures["decision"])
     refused(release.verify(chosen, NOON + DAY), ExitCode.DENIED, "CVE-7 (high)")
+
+
+def test_rule_11_only_the_verifiers_policy_excuses(release: Release, trusted: LoadedPolicy) -> None:
+    """What the scan itself had set aside counts again unless today's policy excuses it."""
+    release.run(items={"vulns": vulns(("CVE-7", "HIGH"), ignored="vex")})
+    refused(release.verify(trusted), ExitCode.DENIED, "vulnerabilities:", "CVE-7 (high)")
+
+
+def test_vex_beside_the_policy_excuses(tmp_path: Path, release: Release) -> None:
+    """A VEX document that the policy names sets aside what it names, for its package only."""
+    document = {
+        "@context": "https://openvex.dev/ns/v0.2.0",
+        "@id": "https://example.org/vex/1",
+        "author": "security team",
+        "timestamp": "2026-02-01T00:00:00Z",
+        "version": 1,
+        "statements": [
+            {
+                "vulnerability": {"name": "CVE-7"},
+                "products": [{"@id": "pkg:deb/debian/libc6"}],
+                "status": "not_affected",
+                "justification": "vulnerable_code_not_present",
+            }
+        ],
+    }
+    chosen = policy(tmp_path / "policy", more="gates: {scan: {vex: [excuses.json]}}")
+    (tmp_path / "policy/excuses.json").write_text(json.dumps(document))
+    release.run(items={"vulns": vulns(("CVE-7", "HIGH"), purl="pkg:deb/debian/libc6@2.36")})
+    passed(release.verify(chosen))
+    other = Release(tmp_path / "other")
+    other.run(items={"vulns": vulns(("CVE-7", "HIGH"), purl="pkg:deb/debian/zlib@1")})
+    refused(other.verify(chosen), ExitCode.DENIED, "CVE-7 (high)")
+
+
+@pytest.mark.parametrize(
+    ("scan", "code", "words"),
+    [
+        (vulns(more=2), ExitCode.DENIED, "2 secrets or misconfigurations reach high"),
+        (vulns(("CVE-7", "HIGH"), more=-1), ExitCode.VERIFICATION, "lists 1"),
+        (vulns(gate="critical"), ExitCode.INCONCLUSIVE, "the policy asks for high"),
+        (
+            Evidence(predicates.VULNS, vulns().predicate | {"secure-pipeline": None}),
+            ExitCode.INCONCLUSIVE,
+            "does not say what else",
+        ),
+    ],
+    ids=["secrets", "miscounted", "looser-gate", "not-said"],
+)
+def test_findings_that_the_standard_has_no_place_for(
+    release: Release, trusted: LoadedPolicy, scan: Evidence, code: ExitCode, words: str
+) -> None:
+    """Secrets and misconfigurations are judged from the figures; absent figures are no answer."""
+    release.run(items={"vulns": scan})
+    refused(release.verify(trusted), code, words)
 
 
 def test_coverage_below_the_minimum_is_denied(tmp_path: Path, release: Release) -> None:
