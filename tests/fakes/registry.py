@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import time
@@ -58,6 +59,19 @@ def push_layout(
     listed = layout.manifests()
     for descriptor in filter(only, listed):
         _push_manifest(layout, base, descriptor)
+
+
+def push_fallback_tag(layout: Layout, host: str, repository: str, image: Digest) -> None:
+    """Do a client's duty where the registry has no referrers API: the tag sha256-<hex>."""
+    entries = [item.to_json() for item in layout.manifests() if item.artifact_type]
+    document = {"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": entries}
+    answer = requests.put(
+        f"http://{host}/v2/{repository}/manifests/sha256-{image.hex}",
+        json.dumps(document).encode(),
+        headers={"Content-Type": INDEX_TYPES[0]},
+        timeout=_SECONDS,
+    )
+    assert answer.status_code == 201, answer.text
 
 
 def _push_manifest(layout: Layout, base: str, descriptor: Descriptor) -> None:
