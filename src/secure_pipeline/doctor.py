@@ -123,6 +123,11 @@ class Doctor:
                 where=found.source,
                 hint="fetch a newer database",
             )
+        if gate.database not in (None, found.digest):
+            raise Unavailable(
+                f"it has the digest {found.digest}, the policy accepts {gate.database}",
+                where=found.source,
+            )
         return f"{found.source}, {days}, {found.digest}"
 
     def _config_path(self) -> Path:
