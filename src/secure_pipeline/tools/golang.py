@@ -41,6 +41,7 @@ def build_go(name: str, module: GoModule, executable: Path, pins: Pins, steps: S
     if this_platform() not in module.executables:
         # No digest is pinned here, so at least prove the unpacked modules against go.sum.
         commands.insert(0, [go, "mod", "verify"])
+    steps.say(name, "compiling; the first time takes minutes")
     for command in commands:
         steps.run(name, command, cwd=module.directory, environment=environment)
 

@@ -118,6 +118,7 @@ def from_store(pin: Pin, store: ToolStore) -> LocatedTool:
     """
     directory = store.directory(pin)
     receipt = _receipt(pin, directory)
+    _refuse_foreign_writes(pin, directory / RECEIPT)
     executable = directory / pin.executable
     if pin.python:
         check_environment(directory, receipt["files"], hint=how_to_install(pin))
@@ -242,7 +243,7 @@ def _search(name: str, path: str) -> Path | None:
 
 
 def _refuse_foreign_writes(pin: Pin, executable: Path) -> None:
-    """No digest is pinned for it, so at least nobody else may be able to replace it."""
+    """What no pinned digest protects, at least nobody else may be able to replace."""
     for place in (executable, executable.parent):
         if place.stat().st_mode & stat.S_IWOTH:
             raise Unavailable(

@@ -232,6 +232,16 @@ def test_a_broken_receipt_is_refused(
     assert caught.value.hint == "secure-pipeline tools install tool"
 
 
+def test_an_installation_that_everybody_may_change_is_refused(
+    genuine: Path, pins: Pins, store: ToolStore
+) -> None:
+    """A receipt that others may replace proves nothing."""
+    put(pins["tool"], store, genuine.read_bytes())
+    store.directory(pins["tool"]).chmod(0o777)
+    with pytest.raises(Unavailable, match="everybody may replace"):
+        from_store(pins["tool"], store)
+
+
 def test_a_directory_without_receipt_is_not_an_installation(
     genuine: Path, pins: Pins, store: ToolStore
 ) -> None:
