@@ -30,9 +30,8 @@ DEBIAN = (
 )
 _BODY = "abcdEFGH1234" * 40
 # Joined here, so that no scanner of sources takes these lines for a key.
-PRIVATE_KEY = "\n".join(
-    ["-----BEGIN RSA " + "PRIVATE KEY-----", f"MIIEowIBAAKCAQEAz{_BODY}"]
-    + ["-----END RSA " + "PRIVATE KEY-----", ""]
+PRIVATE_KEY = (
+    f"-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEAz{_BODY}\n-----END RSA PRIVATE KEY-----\n"
 ).encode()
 AWS_KEY = ("AWS_ACCESS_KEY_ID=AKIA" + "IOSFODNN7EXAMPL3\n").encode()
 OTHER_AWS_KEY = ("AWS_ACCESS_KEY_ID=AKIA" + "QQQQODNN7EXAMPL4\n").encode()
@@ -47,8 +46,6 @@ class Layer:
     deleted: Sequence[str] = ()
     created_by: str = "COPY . . # buildkit"
     media_type: str = GZIP
-
-
 
 
 def build_image(

@@ -24,7 +24,6 @@ from fakes.images import (
     debian,
     python_package,
 )
-
 from secure_pipeline.tools.demodb import write
 from secure_pipeline.tools.locate import locate
 from secure_pipeline.tools.process import Command, Processes

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fakes.boltfile import PAGE, bolt_file
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.boltfile import PAGE, bolt_file
 from secure_pipeline.errors import Inconclusive
 from secure_pipeline.tools.bolt import bucket_names
 
@@ -65,6 +65,7 @@ def test_an_altered_byte_gives_names_or_a_refusal(
     data[position] = value
     path.write_bytes(data)
     try:
-        assert isinstance(bucket_names(path), frozenset)
-    except Inconclusive as error:
-        assert "bbolt" in error.message
+        names = bucket_names(path)
+    except Inconclusive:
+        return
+    assert isinstance(names, frozenset)
