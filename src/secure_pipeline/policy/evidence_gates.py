@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from secure_pipeline import shape
-from secure_pipeline.attestations.predicates import TEST_RESULT, VULNS
+from secure_pipeline.attestations.predicates import PROVENANCE, TEST_RESULT, VULNS
 from secure_pipeline.attestations.scans import OWN
 from secure_pipeline.errors import VerificationFailed
 from secure_pipeline.findings import Finding, Ignored, Kind, Location, Severity
@@ -100,6 +100,38 @@ def _coverage(item: Item, bench: Bench) -> tuple[Rule, ...]:
         why = f"coverage is {coverage:g} %; the policy asks for {minimum:g} %"
         return (forbid("coverage", why, digests),)
     return (allow("coverage", f"{coverage:g} % of at least {minimum:g} %", digests),)
+
+
+def _analysis(item: Item, bench: Bench) -> tuple[Rule, ...]:
+    """The analysis named "analyze" was gated no looser than the policy asks today."""
+    if item.name != "analyze":
+        return ()
+    asked, used = bench.policy.gates.analyze.severity, _used_gate(_own(item))
+    digests = (item.digest,)
+    if used is None:
+        why = f"{item.title} does not say at which severity it was gated"
+        return (unsure("analysis", why, digests),)
+    if used > asked:
+        why = f"{item.title} was gated at {used.value}; the policy asks for {asked.value}"
+        return (unsure("analysis", why, digests, hint="run the pipeline again"),)
+    return (allow("analysis", f"gated at {used.value}", digests),)
+
+
+def _relaxations(item: Item, bench: Bench) -> tuple[Rule, ...]:
+    """Build rules that were switched off are switched off in this policy too."""
+    definition = shape.member(item.statement.predicate, "buildDefinition", dict, item.type)
+    internal = shape.optional(definition, "internalParameters", dict, item.type) or {}
+    relaxed = shape.optional(internal, "relaxedRules", dict, item.type)
+    digests = (item.digest,)
+    if relaxed is None:
+        why = f"{item.title} does not say which build rules were switched off"
+        return (unsure("build-rules", why, digests),)
+    extra = sorted(relaxed.keys() - {entry.rule for entry in bench.policy.gates.build.allow})
+    if extra:
+        why = f"the build switched off {', '.join(extra)[:200]}; the policy does not allow that"
+        return (forbid("build-rules", why, digests),)
+    words = ", ".join(sorted(relaxed)) or "none"
+    return (allow("build-rules", f"switched off: {words}", digests),)
 
 
 def _vulnerabilities(item: Item, bench: Bench) -> tuple[Rule, ...]:
@@ -278,6 +310,7 @@ _RESULTS: Mapping[str, tuple[Gate, ...]] = {
     VULNS: (_vulnerabilities, _other_findings),
 }
 _GATES: Mapping[str, tuple[Gate, ...]] = {
-    TEST_RESULT: (_result, _coverage),
+    TEST_RESULT: (_result, _analysis, _coverage),
+    PROVENANCE: (_relaxations,),
     VULNS: (_vulnerabilities, _other_findings, _database),
 }

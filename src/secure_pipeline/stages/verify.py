@@ -172,9 +172,12 @@ def _summary(decision: Decision, answer: Answer) -> str:
             f"{len(answer.used)} statements, run {answer.run.run_id}"
         )
     objections = decision.objections
+    if not objections:
+        return "refused: no rule was evaluated"
     more = f" (and {len(objections) - 1} more)" if len(objections) > 1 else ""
     words = "refused" if decision.outcome is Outcome.DENY else "cannot tell"
-    return f"{words}: {objections[0].why}{more}" if objections else "refused: no rule was evaluated"
+    hint = f"; {objections[0].hint}" if objections[0].hint else ""
+    return f"{words}: {objections[0].why}{more}{hint}"
 
 
 def _reason(rule: Rule) -> str:

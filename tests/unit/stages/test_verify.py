@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.evidence import NAME, NOON, make_image, public_key, run_context, signer
-from fakes.release import BUILDER, Release, policy, stage_evidence, suite, vulns
+from fakes.release import BUILDER, Release, built, policy, stage_evidence, suite, vulns
 from secure_pipeline.attestations import bundle, dsse, predicates
 from secure_pipeline.attestations.statement import make_statement
 from secure_pipeline.errors import ConfigError, ExitCode, PipelineError, UsageError
@@ -67,7 +67,7 @@ def test_a_whole_run_passes_and_says_why(release: Release, trusted: LoadedPolicy
     result = release.verify(trusted)
     passed(result)
     expected = "content policy signature seal run required time source builder"
-    expected += " result vulnerabilities other-findings database each-of"
+    expected += " result analysis build-rules vulnerabilities other-findings database each-of"
     assert rules(result) == dict.fromkeys(expected.split(), "allow")
     report = json.loads({r.name: r.content for r in result.reports}["decision.json"])
     assert report["outcome"] == "allow"
@@ -727,6 +727,32 @@ def test_findings_that_the_standard_has_no_place_for(
     """Secrets and misconfigurations are judged from the figures; absent figures are no answer."""
     release.run(items={"vulns": scan})
     refused(release.verify(trusted), code, words)
+
+
+def test_analysis_gated_looser_than_the_policy_is_undetermined(
+    tmp_path: Path, release: Release, trusted: LoadedPolicy
+) -> None:
+    """PASSED at a looser gate, or at one that is not said, does not show what is asked."""
+    release.run(items={"analyze": suite("analyze", gate="critical")})
+    refused(release.verify(trusted), ExitCode.INCONCLUSIVE, "analysis:", "asks for high")
+    other = Release(tmp_path / "other")
+    other.run(items={"analyze": suite("analyze")})
+    refused(other.verify(trusted), ExitCode.INCONCLUSIVE, "does not say at which severity")
+
+
+def test_build_rules_switched_off_need_todays_policy(
+    tmp_path: Path, release: Release, trusted: LoadedPolicy
+) -> None:
+    """A rule that was switched off for the build must be so in the verifier's policy."""
+    release.run(items={"build": built(unpinned_base="mirrored and pinned there")})
+    refused(release.verify(trusted), ExitCode.DENIED, "build-rules:", "unpinned-base")
+    more = "gates: {build: {allow: [{rule: unpinned-base, reason: mirrored and pinned there}]}}"
+    passed(release.verify(policy(tmp_path / "lax", more=more)))
+    silent = Release(tmp_path / "silent")
+    predicate = {**built().predicate}
+    predicate["buildDefinition"] = {"buildType": "x", "externalParameters": {}}
+    silent.run(items={"build": Evidence(predicates.PROVENANCE, predicate)})
+    refused(silent.verify(trusted), ExitCode.INCONCLUSIVE, "does not say which build rules")
 
 
 def test_coverage_below_the_minimum_is_denied(tmp_path: Path, release: Release) -> None:
