@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
-from secure_pipeline.documents import MAX_BYTES, decode, field, parse_yaml
+from secure_pipeline.documents import MAX_BYTES, Size, decode, field, parse_yaml
 from secure_pipeline.files import read_bounded, sha256_bytes
 from secure_pipeline.findings import Severity
 
@@ -134,6 +134,16 @@ class AnalyzeGate:
     """When static analysis fails."""
 
     severity: Severity = field("Findings from this severity up fail.", default=Severity.HIGH)
+    rules: tuple[str, ...] = field(
+        "Packs that always run: 'builtin:NAME' or a path beside the policy.",
+        default=("builtin:all",),
+    )
+    exclude: tuple[str, ...] = field("Files that need no analysis (globs).", default=())
+    baseline: str | None = field("Baseline file beside the policy.", default=None)
+    max_file_size: Size = field("Files up to this size are always analysed.", default=Size(2 << 20))
+    repository_may_ignore: bool = field(
+        "Honour 'exclude' and 'baseline' of the repository's own configuration.", default=False
+    )
 
     def __post_init__(self) -> None:
         _check_severity(self.severity)
