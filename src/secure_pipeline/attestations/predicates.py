@@ -191,7 +191,7 @@ def _write_provenance(predicate: dict[str, Any], context: RunContext) -> None:
     if context.commit:
         source["digest"]["gitCommit"] = context.commit
     source.setdefault("annotations", {})["uncommitted"] = context.uncommitted
-    dependencies[:] = [source, *(item for item in dependencies if item not in sources)]
+    dependencies[:] = [source, *(item for item in dependencies if item is not source)]
 
 
 def _read_provenance(predicate: Mapping[str, Any], where: str) -> RunContext:

@@ -89,6 +89,19 @@ def test_a_source_of_the_build_is_completed_not_doubled() -> None:
     assert "gitCommit" not in sources[0]["digest"]
 
 
+def test_sig_09_a_base_image_named_like_the_source_is_refused() -> None:
+    """A second entry of that name is neither dropped nor taken for the source."""
+    sample = copy.deepcopy(dict(SAMPLES[predicates.PROVENANCE].predicate))
+    sample["buildDefinition"]["resolvedDependencies"][:] = [
+        {"name": "source", "uri": "git+https://example.com/app"},
+        {"name": "source", "uri": "docker.example/source", "digest": {"sha256": "b" * 64}},
+    ]
+    bound = bind(Evidence(predicates.PROVENANCE, sample), run_context())
+    assert len(bound["buildDefinition"]["resolvedDependencies"]) == 2
+    with pytest.raises(VerificationFailed, match="2 sources"):
+        read_run(predicates.PROVENANCE, bound)
+
+
 def test_the_cosign_form_keeps_the_run_in_its_invocation() -> None:
     """event_id and the flat member builder.id are those of cosign's specification."""
     bound = bind(SAMPLES[predicates.COSIGN_VULN], run_context())

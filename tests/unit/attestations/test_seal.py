@@ -221,3 +221,10 @@ def test_the_published_schema_describes_what_is_written() -> None:
             assert isinstance(value, {"string": str, "integer": int, "boolean": bool}[part["type"]])
 
     compare(schema, predicate)
+
+
+def test_the_example_of_the_page_is_true() -> None:
+    """The page's example parses as a seal and has the root of its statements."""
+    page = SCHEMA.with_name("seal-v1.md").read_text()
+    seal = parse_seal(json.loads(page.split("```json")[1].split("```")[0]))
+    assert seal.root == merkle.root(leaves(seal.statements)).hex()
