@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from secure_pipeline.attestations.attachments import attach
 from secure_pipeline.attestations.predicates import RunContext, bind
 from secure_pipeline.attestations.seal import make_seal
 from secure_pipeline.attestations.statement import make_statement, parse_statement
+from secure_pipeline.errors import ExitCode
 from secure_pipeline.events import ignore
 from secure_pipeline.files import canonical_json
 from secure_pipeline.findings import Severity
@@ -25,7 +27,7 @@ from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.policy.document import LoadedPolicy, load
 from secure_pipeline.policy.evidence_gates import severity_of
 from secure_pipeline.ports import Signer
-from secure_pipeline.stages.result import Evidence, StageResult
+from secure_pipeline.stages.result import Evidence, StageResult, Verdict
 from secure_pipeline.stages.verify import VerifyInputs, verify
 
 Items = Mapping[str, Evidence]
@@ -225,3 +227,53 @@ def policy(
     path = directory / "policy.yaml"
     path.write_text(text)
     return load(path)
+
+
+def two_keys(directory: Path, **changes: str) -> LoadedPolicy:
+    """A policy with the keys ``release`` and ``second``."""
+    first = policy(directory)
+    (directory / "second.pub").write_bytes(public_key(signer(1)).pem)
+    text = first.source.read_text().replace(
+        "keys: [", "keys: [{id: second, public-key: second.pub, algorithm: ecdsa-p256-sha256}, "
+    )
+    for old, new in changes.items():
+        text = text.replace(old.replace("_", "-"), new)
+    first.source.write_text(text)
+    return load(first.source)
+
+
+def statement(**members: Any) -> bytes:
+    document = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [],
+        "predicateType": "https://example.org/x",
+        "predicate": {},
+    }
+    return json.dumps(document | members, separators=(",", ":")).encode()
+
+
+def flip(path: Path, offset: int, mask: int = 1) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset % len(data)] ^= mask
+    path.write_bytes(data)
+
+
+def refused(result: StageResult, code: ExitCode, *words: str) -> None:
+    """Assert verdict, exit code, that the reasons name the culprit, and what is left behind."""
+    verdict = Verdict.INCONCLUSIVE if code is ExitCode.INCONCLUSIVE else Verdict.FAIL
+    text = "\n".join(result.reasons)
+    assert (result.verdict, result.code) == (verdict, code), text
+    for word in words:
+        assert word in text
+    for summary in result.evidence:
+        assert summary.predicate["verificationResult"] == "FAILED"
+        assert summary.predicate["verifiedLevels"] == ["FAILED"]
+    assert bool(result.evidence) == (verdict is Verdict.FAIL)
+
+
+def passed(result: StageResult) -> None:
+    assert (result.verdict, result.code) == (Verdict.PASS, ExitCode.PASS), result.reasons
+
+
+def rules(result: StageResult) -> dict[str, str]:
+    return {rule["rule"]: rule["outcome"] for rule in result.figures["decision"]}
