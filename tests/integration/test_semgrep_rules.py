@@ -53,4 +53,4 @@ def test_a_pack_reports_exactly_the_marked_lines(pack: str, tmp_path: Path) -> N
     ids = set(load_rules(packs).ids)
     assert {rule for rule, _, _ in expected["ruleid"]} == ids
     assert {rule for rule, _, _ in expected["ok"]} == ids
-    assert 12 <= len(ids)
+    assert len(ids) >= 12
