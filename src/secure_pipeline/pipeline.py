@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from secure_pipeline.cache import Cache
 from secure_pipeline.config import Config
 from secure_pipeline.errors import ConfigError, UsageError
 from secure_pipeline.events import OnEvent
-from secure_pipeline.files import sha256_bytes
+from secure_pipeline.files import read_bounded, sha256_bytes
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.policy import gates
+from secure_pipeline.policy.baseline import MAX_BYTES as MAX_BASELINE_BYTES
 from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.ports import (
     Analyzer,
@@ -154,19 +155,20 @@ class Pipeline:
     # --- tasks -------------------------------------------------------------------------
 
     def _analyze(self) -> Task:
-        severity = gates.analyze_severity(self.policy.policy.gates.analyze, self.config.analyze)
-        baseline = self._baseline()
+        inputs = analyze.AnalyzeInputs(
+            root=self.place.root,
+            packs=self.settings.packs,
+            config=self.config.analyze,
+            gate=self.policy.policy.gates.analyze,
+            today=self._today(),
+            exceptions=self.policy.policy.exceptions,
+            baseline=_baseline(
+                self.policy.source.parent, self.policy.policy.gates.analyze.baseline
+            ),
+            repository_baseline=_baseline(self.place.root, self.config.analyze.baseline),
+        )
 
         def execute(results: Results, on_event: OnEvent) -> StageResult:
-            inputs = analyze.AnalyzeInputs(
-                root=self.place.root,
-                packs=self.settings.packs,
-                config=self.config.analyze,
-                severity=severity,
-                exceptions=self.policy.policy.exceptions,
-                baseline=baseline,
-                today=self._today(),
-            )
             return analyze.analyze(inputs, self.ports.analyzer(), self.ports.clock, on_event)
 
         def depends(results: Results) -> Mapping[str, Any]:
@@ -174,11 +176,11 @@ class Pipeline:
                 **self._common(),
                 "tool": encode(self.ports.identity("semgrep")),
                 "rules": [_digest_of_files(pack) for pack in self.settings.packs],
-                "config": encode(self.config.analyze),
-                "severity": severity.value,
-                "exceptions": encode(self.policy.policy.exceptions),
-                "baseline": sorted(baseline),
-                "today": self._today().isoformat(),
+                "config": encode(inputs.config),
+                "gate": encode(inputs.gate),
+                "exceptions": encode(inputs.exceptions),
+                "baselines": [sorted(inputs.baseline), sorted(inputs.repository_baseline)],
+                "today": encode(inputs.today),
             }
 
         return Task("analyze", execute, depends)
@@ -280,7 +282,7 @@ class Pipeline:
                     *(_digest_of_files(self.place.root / path) for path in self.config.scan.vex),
                     *(_digest_of_files(self.policy.source.parent / path) for path in gate.vex),
                 ],
-                "today": self._today().isoformat(),
+                "today": encode(self._today()),
             }
 
         return Task("scan", execute, depends)
@@ -370,18 +372,12 @@ class Pipeline:
         layout.verify_image(digest)
         return True
 
-    def _baseline(self) -> frozenset[str]:
-        if self.config.analyze.baseline is None:
-            return frozenset()
-        return analyze.read_baseline(self.place.root / self.config.analyze.baseline)
-
     def _products(self) -> tuple[str, ...]:
         """Paths below the root that the pipeline writes: no part of the source."""
         return products(self.config, self.place)
 
-    def _today(self) -> Any:
-        now: datetime = self.ports.clock.now()
-        return now.astimezone(UTC).date()
+    def _today(self) -> date:
+        return self.ports.clock.now().astimezone(UTC).date()
 
 
 def products(config: Config, place: Place) -> tuple[str, ...]:
@@ -394,6 +390,13 @@ def products(config: Config, place: Place) -> tuple[str, ...]:
         if config.test.coverage:
             paths.append(config.test.coverage.file)
     return tuple(paths)
+
+
+def _baseline(directory: Path, name: str | None) -> frozenset[str]:
+    if name is None:
+        return frozenset()
+    path = directory / name
+    return analyze.read_baseline(read_bounded(path, MAX_BASELINE_BYTES), str(path))
 
 
 def _digest_of_files(path: Path) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -43,7 +43,10 @@ class GitSource:
     def __init__(
         self, tool: LocatedTool, processes: Processes, root: Path, exclude: tuple[str, ...] = ()
     ) -> None:
-        """``exclude``: paths under ``root`` that are products of the pipeline, not source."""
+        """``exclude``: paths under ``root`` that the pipeline writes: no source unless committed.
+
+        The repository names some of them, so a committed file is never left out.
+        """
         self._tool = tool
         self._processes = processes
         self._root = root
@@ -53,10 +56,11 @@ class GitSource:
         """Read the tree once. Raises: Inconclusive when it is too large or changes meanwhile."""
         commit = self._line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         if commit is None or not _COMMIT.fullmatch(commit):
-            return SourceState(None, _tree_digest(self._read(self._walk(), "sha1")), True, 0, None)
+            files = self._read(self._walk(), "sha1")
+            return SourceState(None, _tree_digest(files), True, 0, None)
         algorithm = "sha1" if len(commit) == 40 else "sha256"
-        files = self._read(self._listed(), algorithm)
         committed = self._committed(commit)
+        files = self._read(self._listed(committed), algorithm)
         changed = {path: (file.mode, file.blob) for path, file in files.items()} != committed
         time = self._line("show", "-s", "--format=%ct", commit)
         return SourceState(
@@ -66,6 +70,15 @@ class GitSource:
             time=int(time or 0),
             remote=_without_credentials(self._line("config", "--get", "remote.origin.url")),
         )
+
+    def files(self, root: Path) -> Iterator[str]:
+        """Paths of all files that are source, relative to ``root``, the root of this source."""
+        if root != self._root:
+            raise ValueError(f"{root} is not {self._root}")
+        commit = self._line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        if commit is None:
+            return self._walk()
+        return self._listed(self._committed(commit))
 
     def _git(self, *arguments: str) -> Outcome:
         return self._processes.run(
@@ -89,10 +102,12 @@ class GitSource:
             raise Unavailable(f"{outcome.describe()}: {outcome.tail(1)}", where=str(self._root))
         return outcome.stdout
 
-    def _listed(self) -> Iterator[str]:
+    def _listed(self, committed: Collection[str]) -> Iterator[str]:
         names = self._must("ls-files", "-z", "--cached", "--others", "--exclude-standard")
         for name in sorted(set(names.split(b"\0")) - {b""}):
-            yield os.fsdecode(name)
+            path = os.fsdecode(name)
+            if path in committed or not self._excluded(path):
+                yield path
 
     def _committed(self, commit: str) -> dict[str, tuple[str, str]]:
         """Paths below the root with (mode, blob id), as in the commit."""
@@ -101,16 +116,16 @@ class GitSource:
             if line:
                 head, name = line.split(b"\t", 1)
                 mode, _, blob = head.decode().split()
-                path = os.fsdecode(name)
-                if not self._excluded(path):
-                    entries[path] = (mode, blob)
+                entries[os.fsdecode(name)] = (mode, blob)
         return entries
 
     def _walk(self) -> Iterator[str]:
         for directory, folders, names in os.walk(self._root):
             folders[:] = sorted(f for f in folders if f != ".git")
             for name in sorted(names):
-                yield os.path.relpath(os.path.join(directory, name), self._root)
+                path = os.path.relpath(os.path.join(directory, name), self._root)
+                if not self._excluded(path):
+                    yield path
 
     def _excluded(self, path: str) -> bool:
         return any(path == e or path.startswith(f"{e}/") for e in self._exclude)
@@ -119,8 +134,6 @@ class GitSource:
         files: dict[str, _File] = {}
         total = 0
         for path in paths:
-            if self._excluded(path):
-                continue
             try:
                 info = (self._root / path).lstat()
             except FileNotFoundError:

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -28,6 +28,7 @@ from secure_pipeline.tools.demodb import DemonstrationDatabase
 from secure_pipeline.tools.git import GitSource
 from secure_pipeline.tools.locate import LocatedTool, ToolStore, locate
 from secure_pipeline.tools.process import Processes
+from secure_pipeline.tools.rulepacks import resolve_packs
 from secure_pipeline.tools.semgrep import Semgrep
 from secure_pipeline.tools.testrunner import ProcessTestRunner
 from secure_pipeline.tools.trivy import Trivy
@@ -41,7 +42,6 @@ from secure_pipeline.tools.trivydb import (
 )
 
 DEMONSTRATION_NAME = "demonstration"
-BUILTIN = "builtin:"
 MAX_PEM_BYTES = 64 << 10
 _WITHHELD = ("SECURE_PIPELINE_", "COSIGN_", "VAULT_", "SIGSTORE_")
 
@@ -103,7 +103,7 @@ class Binding:
     def settings(self, policy: LoadedPolicy, stages: tuple[str, ...]) -> Settings:
         """What the operator chose, resolved."""
         return Settings(
-            packs=tuple(self._pack(name) for name in self.config.analyze.rules),
+            packs=self._packs(policy),
             builder=self._builder_name().value if "build" in stages else "",
             test_environment=self._test_environment(),
             secret_values=self._secret_values(),
@@ -115,8 +115,13 @@ class Binding:
 
     def source(self) -> SourceState:
         """The working tree, without what the pipeline itself writes."""
+        return self.git.state()
+
+    @cached_property
+    def git(self) -> GitSource:
+        """The repository."""
         exclude = products(self.config, self.place)
-        return GitSource(self.tool("git"), self.processes, self.place.root, exclude).state()
+        return GitSource(self.tool("git"), self.processes, self.place.root, exclude)
 
     def _locate(self, name: str) -> LocatedTool:
         return locate(name, store=self.world.store, path=self.world.path, processes=self.processes)
@@ -146,16 +151,11 @@ class Binding:
         path = self.world.directory / KeyRef.parse(self.options.key).path
         return (public_key(local.public_path_of(path)),)
 
-    def _pack(self, name: str) -> Path:
-        if not name.startswith(BUILTIN):
-            return self.place.root / name
-        packs = data_path("policies") / "semgrep"
-        wanted = name.removeprefix(BUILTIN)
-        path = packs if wanted == "all" else packs / f"{wanted}.yaml"
-        if "/" in wanted or not path.exists():
-            known = ", ".join(sorted(p.stem for p in packs.glob("*.yaml")))
-            raise ConfigError(f"there is no rule pack {name!r}", hint=f"known: all, {known}")
-        return path
+    def _packs(self, policy: LoadedPolicy) -> tuple[Path, ...]:
+        """The rules of the policy always run; the repository can only add some."""
+        trusted = resolve_packs(policy.policy.gates.analyze.rules, policy.source.parent)
+        own = resolve_packs(self.config.analyze.rules, self.place.root)
+        return tuple(dict.fromkeys((*trusted, *own)))
 
     def _test_environment(self) -> dict[str, str]:
         if self.config.test is None:
@@ -186,7 +186,7 @@ class Binding:
         )
 
     def _analyzer(self) -> Analyzer:
-        return Semgrep(self.tool("semgrep"), self.processes)
+        return Semgrep(self.tool("semgrep"), self.processes, self.git.files)
 
     def _runner(self) -> TestRunner:
         return ProcessTestRunner(self.processes)

@@ -83,6 +83,22 @@ def test_ignored_and_excluded_files_do_not_count(repository: Path) -> None:
     assert source(repository, "reports/junit.xml").state() == before
 
 
+def test_a_committed_file_cannot_be_excluded(repository: Path) -> None:
+    """A repository that names its own source as a report hides nothing (DESIGN rule 11)."""
+    (repository / "a.txt").write_text("changed")
+    excluding = source(repository, "a.txt")
+    assert excluding.state().uncommitted is True
+    assert "a.txt" in set(excluding.files(repository))
+
+
+def test_the_files_are_those_that_the_state_covers(repository: Path) -> None:
+    """Tracked and new files are source; ignored ones and .git are not."""
+    (repository / "new").write_text("")
+    (repository / "ignored").write_text("")
+    expected = {".gitignore", "a.txt", "link", "new", "run.sh"}
+    assert set(source(repository).files(repository)) == expected
+
+
 def test_a_part_of_a_repository_has_its_own_state(repository: Path) -> None:
     """Below the top level only the files of that directory count."""
     (repository / "part").mkdir()
