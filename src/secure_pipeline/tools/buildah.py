@@ -107,6 +107,7 @@ class Buildah:
         self._check_version()
         name = request.dockerfile_name or request.dockerfile.name
         dockerfile = load(request.dockerfile, name)
+        target_stage(dockerfile, request.target)
         self._check_features(dockerfile)
         redact = Redactor(_secret_texts(request))
         with self._store.exclusive(request.timeout.total_seconds()):
