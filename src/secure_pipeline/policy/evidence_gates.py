@@ -103,18 +103,29 @@ def _coverage(item: Item, bench: Bench) -> tuple[Rule, ...]:
 
 
 def _analysis(item: Item, bench: Bench) -> tuple[Rule, ...]:
-    """The analysis named "analyze" was gated no looser than the policy asks today."""
+    """Findings of the analysis named "analyze" that nothing set aside, by severity."""
     if item.name != "analyze":
         return ()
-    asked, used = bench.policy.gates.analyze.severity, _used_gate(_own(item))
-    digests = (item.digest,)
-    if used is None:
-        why = f"{item.title} does not say at which severity it was gated"
+    gate, digests = bench.policy.gates.analyze.severity, (item.digest,)
+    counts = _counts(_figures(item).get("findings"))
+    if counts is None:
+        why = f"{item.title} does not say how many findings of each severity are open"
         return (unsure("analysis", why, digests),)
-    if used > asked:
-        why = f"{item.title} was gated at {used.value}; the policy asks for {asked.value}"
-        return (unsure("analysis", why, digests, hint="run the pipeline again"),)
-    return (allow("analysis", f"gated at {used.value}", digests),)
+    over = sum(count for severity, count in counts.items() if severity.reaches(gate))
+    if over:
+        why = f"{item.title}: {over} open findings reach {gate.value}"
+        return (forbid("analysis", why, digests),)
+    why = f"{sum(counts.values())} open findings, none reaches {gate.value}"
+    return (allow("analysis", why, digests),)
+
+
+def _counts(value: object) -> dict[Severity, int] | None:
+    """Number by severity; None unless every severity has one."""
+    if not isinstance(value, dict) or value.keys() != {severity.value for severity in Severity}:
+        return None
+    if any(type(count) is not int or count < 0 for count in value.values()):
+        return None
+    return {severity: value[severity.value] for severity in Severity}
 
 
 def _relaxations(item: Item, bench: Bench) -> tuple[Rule, ...]:

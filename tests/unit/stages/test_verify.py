@@ -16,7 +16,7 @@ from fakes.release import (
 )
 from secure_pipeline.errors import ExitCode
 from secure_pipeline.oci.digest import Digest
-from secure_pipeline.policy.document import Algorithm, LoadedPolicy
+from secure_pipeline.policy.document import Algorithm, LoadedPolicy, load
 
 
 def test_a_whole_run_passes_and_says_why(release: Release, trusted: LoadedPolicy) -> None:
