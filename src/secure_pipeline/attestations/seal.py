@@ -51,7 +51,13 @@ def make_seal(
     Raises: VerificationFailed if a payload is not of this run, occurs twice, or a required
     type is missing: what would not verify is not sealed.
     """
-    statements = [parse_statement(payload) for payload in payloads]
+    return seal_over([parse_statement(payload) for payload in payloads], required, context, now)
+
+
+def seal_over(
+    statements: Sequence[Statement], required: Iterable[str], context: RunContext, now: datetime
+) -> dict[str, Any]:
+    """Do what ``make_seal`` does, for statements that are parsed already."""
     lines = sorted(map(_line, statements))
     predicate = {
         predicates.RUN_MEMBER: predicates.to_json(context),

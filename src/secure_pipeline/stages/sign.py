@@ -6,7 +6,7 @@ Signing again uses what is there, so any number of kills ends in the same set.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from secure_pipeline.attestations import dsse, predicates
 from secure_pipeline.attestations.attachments import attach, collect
 from secure_pipeline.attestations.predicates import RunContext
-from secure_pipeline.attestations.seal import check_seal, make_seal, parse_seal
+from secure_pipeline.attestations.seal import check_seal, parse_seal, seal_over
 from secure_pipeline.attestations.statement import Statement, make_statement, parse_statement
 from secure_pipeline.errors import ExitCode, VerificationFailed
 from secure_pipeline.events import OnEvent, Progress
@@ -27,6 +27,7 @@ from secure_pipeline.policy.document import Algorithm
 from secure_pipeline.ports import Clock, Signer
 from secure_pipeline.stages.result import Report, StageResult, Verdict
 
+_NO_FILE_NAME = re.compile(r"[^A-Za-z0-9.]+")
 STAGE = "sign"
 NEEDED = ("analyze", "test", "build", "scan")
 """Stages whose results are signed; all of them, each with PASS."""
@@ -80,7 +81,7 @@ def sign(inputs: SignInputs, signer: Signer, clock: Clock, on_event: OnEvent) ->
         started=started,
         finished=clock.now(),
         seconds=clock.monotonic() - begun,
-        reports=_reports([*envelopes, seal]),
+        reports=session.reports([*envelopes, seal]),
         figures={
             "digest": str(inputs.image.digest),
             "statements": count,
@@ -103,6 +104,7 @@ class _Session:
         self._progress("hashing the image")
         self.image: Descriptor = self.layout.verify_image(inputs.image.digest).descriptor
         self.present = self._present()
+        self._parsed: dict[bytes, Statement] = {}
 
     def statements(self) -> list[dsse.Envelope]:
         """Sign one statement per piece of evidence and attach them all."""
@@ -122,13 +124,18 @@ class _Session:
     def seal(self, envelopes: Sequence[dsse.Envelope]) -> dsse.Envelope:
         """Attach the seal over these envelopes: the run's own if there is one already."""
         required = sorted(set(self.inputs.required) - predicates.AFTER_SEAL)
-        payloads = [envelope.payload for envelope in envelopes]
-        seal = self._present_seal(payloads, required)
+        statements = [self._statement(envelope.payload) for envelope in envelopes]
+        seal = self._present_seal(statements, required)
         if seal is None:
-            predicate = make_seal(payloads, required, self.inputs.context, self.clock.now())
+            predicate = seal_over(statements, required, self.inputs.context, self.clock.now())
             seal = self._envelope(self._payload(predicates.SEAL, predicate))
         self._attach([seal])
         return seal
+
+    def reports(self, envelopes: Sequence[dsse.Envelope]) -> tuple[Report, ...]:
+        """Return what people and other tools may want to keep."""
+        types = [self._statement(envelope.payload).predicate_type for envelope in envelopes]
+        return _reports(envelopes, types)
 
     def _payload(self, predicate_type: str, predicate: dict[str, object]) -> bytes:
         image = self.inputs.image
@@ -138,7 +145,7 @@ class _Session:
         """Return the envelope that is attached already, or sign; never an unchecked one."""
         if payload in self.present:
             return self.present[payload]
-        statement = parse_statement(payload)
+        statement = self._statement(payload)
         self._progress(f"signing {statement.predicate_type}")
         envelope = dsse.parse_envelope(dsse.sign_envelope(payload, self.signer))
         if not self.key.signed(envelope):
@@ -149,7 +156,7 @@ class _Session:
         return envelope
 
     def _attach(self, envelopes: Sequence[dsse.Envelope]) -> None:
-        typed = [(item.raw, parse_statement(item.payload).predicate_type) for item in envelopes]
+        typed = [(item.raw, self._statement(item.payload).predicate_type) for item in envelopes]
         attach(
             self.layout,
             self.image,
@@ -169,11 +176,10 @@ class _Session:
         }
 
     def _present_seal(
-        self, payloads: Sequence[bytes], required: Sequence[str]
+        self, statements: Sequence[Statement], required: Sequence[str]
     ) -> dsse.Envelope | None:
-        statements = [parse_statement(payload) for payload in payloads]
         for payload, envelope in self.present.items():
-            seal = parse_statement(payload)
+            seal = self._statement(payload)
             if seal.predicate_type != predicates.SEAL or self._run(seal) != self.inputs.context:
                 continue
             try:
@@ -187,7 +193,7 @@ class _Session:
     def _refuse_others(self, payloads: Sequence[bytes]) -> None:
         """A run's evidence is made once: a second set under its id could only confuse."""
         for payload in self.present.keys() - set(payloads):
-            statement = parse_statement(payload)
+            statement = self._statement(payload)
             if statement.predicate_type in predicates.AFTER_SEAL:
                 continue
             run = self._run(statement)
@@ -198,6 +204,12 @@ class _Session:
                     where=str(self.inputs.image),
                     hint="start a new run",
                 )
+
+    def _statement(self, payload: bytes) -> Statement:
+        """Parse each payload once: some are bills of materials of many megabytes."""
+        if payload not in self._parsed:
+            self._parsed[payload] = parse_statement(payload)
+        return self._parsed[payload]
 
     @staticmethod
     def _run(statement: Statement) -> RunContext | None:
@@ -252,18 +264,11 @@ def _uncovered(inputs: SignInputs) -> list[str]:
     return [f"no stage brought the required {kind}" for kind in sorted(required - brought)]
 
 
-def _reports(envelopes: Sequence[dsse.Envelope]) -> tuple[Report, ...]:
-    """Return each statement as readable JSON, and all envelopes as JSON Lines."""
-    reports = [
-        Report(
-            "evidence.intoto.jsonl",
-            "application/jsonl",
-            b"".join(envelope.raw + b"\n" for envelope in envelopes),
-        )
-    ]
-    for number, envelope in enumerate(envelopes, 1):
-        value = json.loads(envelope.payload)
-        slug = "-".join(value["predicateType"].split("//")[-1].split("/"))
-        content = json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
-        reports.append(Report(f"{number:02}-{slug}.json", dsse.PAYLOAD_TYPE, content))
+def _reports(envelopes: Sequence[dsse.Envelope], types: Sequence[str]) -> tuple[Report, ...]:
+    """Return all envelopes as JSON Lines, and each statement exactly as it was signed."""
+    lines = b"".join(envelope.raw + b"\n" for envelope in envelopes)
+    reports = [Report("evidence.intoto.jsonl", "application/jsonl", lines)]
+    for number, (envelope, kind) in enumerate(zip(envelopes, types, strict=True), 1):
+        slug = _NO_FILE_NAME.sub("-", kind.partition("://")[2] or kind)[:80]
+        reports.append(Report(f"{number:02}-{slug}.json", dsse.PAYLOAD_TYPE, envelope.payload))
     return tuple(reports)

@@ -89,8 +89,8 @@ def test_every_piece_of_evidence_is_signed_and_sealed(inputs: SignInputs) -> Non
         assert [item.name for item in statement.subjects] == [NAME]
 
 
-def test_reports_are_readable_and_complete(inputs: SignInputs) -> None:
-    """The envelopes come as JSON Lines, and each statement as JSON for people."""
+def test_reports_are_complete_and_exact(inputs: SignInputs) -> None:
+    """The envelopes come as JSON Lines, each statement as it was signed and sealed."""
     lines, *statements = run(inputs).reports
     assert lines.name == "evidence.intoto.jsonl"
     envelopes = [json.loads(line) for line in lines.content.splitlines()]
@@ -98,6 +98,7 @@ def test_reports_are_readable_and_complete(inputs: SignInputs) -> None:
     types = {json.loads(item.content)["predicateType"] for item in statements}
     assert types == {*evidence(), predicates.SEAL}
     assert len({item.name for item in statements}) == 8
+    assert str(Digest.of(statements[-1].content)) == run(inputs).figures["seal"]
 
 
 def test_signing_again_changes_nothing(inputs: SignInputs) -> None:
