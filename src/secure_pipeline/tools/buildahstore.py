@@ -12,12 +12,12 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 
 from secure_pipeline import strictjson
 from secure_pipeline.errors import Inconclusive, Unavailable, VerificationFailed
@@ -167,7 +167,9 @@ class BuildahStore:
 
     def temporary(self, name: str) -> Path:
         """A new directory that goes away with the build."""
-        return Path(tempfile.mkdtemp(dir=self.work, prefix=f"{name}-"))
+        path = self.work / f"{name}-{token_hex(8)}"
+        path.mkdir(mode=0o700)
+        return path
 
     def _refuse_shared(self) -> None:
         """A cache that another user can write could hold poisoned layers (BLD-07)."""
@@ -260,10 +262,12 @@ class BuildahStore:
         (view / "oci-layout").write_bytes((layout.path / "oci-layout").read_bytes())
         index = {"schemaVersion": 2, "manifests": [image.descriptor.to_json()]}
         (view / "index.json").write_text(json.dumps(index))
-        arguments = ("--signature-policy", str(self.policy), f"oci:{view}")
+        # buildah names the image after this path, and few absolute paths are image names.
+        place = str(view.relative_to(self.path))
+        arguments = ("--signature-policy", str(self.policy), f"oci:{place}")
         identity = self.must("pull", "-q", *arguments, seconds=IMPORT_SECONDS).decode().strip()
         self.must("tag", identity, name)
-        self.run("untag", identity, f"localhost{view}")
+        self.run("untag", identity, f"localhost/{place}")
 
 
 def failure(outcome: Outcome, verb: str) -> Unavailable | Inconclusive:
