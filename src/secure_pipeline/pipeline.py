@@ -29,12 +29,10 @@ from secure_pipeline.ports import (
     Analyzer,
     Builder,
     Clock,
-    Database,
     Scanner,
     Signer,
     SourceState,
     TestRunner,
-    ToolIdentity,
 )
 from secure_pipeline.records import encode
 from secure_pipeline.report import dashboard
@@ -45,16 +43,27 @@ from secure_pipeline.stages.result import StageResult
 
 
 @dataclass(frozen=True)
+class Keys:
+    """What tools, database and signing key are, for the names of cache entries only.
+
+    Cheap, and no proof: a stage that executes proves its tools then.
+    """
+
+    tool: Callable[[str], str]
+    database: Callable[[], str]
+    signer: Callable[[], str]
+
+
+@dataclass(frozen=True)
 class Ports:
     """Factories of what stages need; each is called only when a stage runs."""
 
     clock: Clock
-    identity: Callable[[str], ToolIdentity]
+    keys: Keys
     analyzer: Callable[[], Analyzer]
     runner: Callable[[], TestRunner]
     builder: Callable[[], Builder]
     scanner: Callable[[], Scanner]
-    database: Callable[[], Database]
     signer: Callable[[], Signer]
 
 
@@ -174,7 +183,7 @@ class Pipeline:
         def depends(results: Results) -> Mapping[str, Any]:
             return {
                 **self._common(),
-                "tool": encode(self.ports.identity("semgrep")),
+                "tool": self.ports.keys.tool("semgrep"),
                 "rules": [_digest_of_files(pack) for pack in self.settings.packs],
                 "config": encode(inputs.config),
                 "gate": encode(inputs.gate),
@@ -235,7 +244,7 @@ class Pipeline:
         def depends(results: Results) -> Mapping[str, Any]:
             return {
                 **self._common(),
-                "tool": encode(self.ports.identity(self.settings.builder)),
+                "tool": self.ports.keys.tool(self.settings.builder),
                 "context": build.context_digest(self.place.root, config, self._products()),
                 "config": encode(config),
                 "bases": {
@@ -269,8 +278,8 @@ class Pipeline:
         def depends(results: Results) -> Mapping[str, Any]:
             return {
                 **self._common(),
-                "tool": encode(self.ports.identity("trivy")),
-                "database": encode(self.ports.database()),
+                "tool": self.ports.keys.tool("trivy"),
+                "database": self.ports.keys.database(),
                 "image": str(self._reference(results)),
                 "config": encode(self.config.scan),
                 "dockerfile": build.context_digest(
@@ -308,7 +317,7 @@ class Pipeline:
                     for name in sign.NEEDED
                     if name in results
                 },
-                "key": sha256_bytes(self.ports.signer().public_key_der),
+                "key": self.ports.keys.signer(),
                 "required": list(required),
             }
 

@@ -257,7 +257,8 @@ class BuildahStore:
             layout.check_blob(layer.digest, layer.size)
             if "gzip" in layer.media_type and unpacked_digest(path) != diff_id:
                 raise VerificationFailed(f"is not the layer {diff_id}", where=str(path))
-        view = self.temporary("view")
+        view = self.work / "base" / image.descriptor.digest.hex
+        view.mkdir(parents=True)
         (view / "blobs").symlink_to(layout.path / "blobs")
         (view / "oci-layout").write_bytes((layout.path / "oci-layout").read_bytes())
         index = {"schemaVersion": 2, "manifests": [image.descriptor.to_json()]}

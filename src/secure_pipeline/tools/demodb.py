@@ -25,7 +25,7 @@ class DemonstrationDatabase:
     """Written by the program ``demodb`` from a file of advisories."""
 
     advisories: Path
-    """JSON, such as examples/advisories.json."""
+    """JSON, such as tools/go/demodb/advisories.json."""
     locate: Callable[[], LocatedTool]
     """Finds or installs ``demodb``; called only when the database is needed."""
     store: DatabaseStore

@@ -127,6 +127,18 @@ def from_store(pin: Pin, store: ToolStore) -> LocatedTool:
     return LocatedTool(pin.name, executable, pin.version, _digest(pin, executable, (expected,)))
 
 
+def tool_key(pin: Pin, path: str) -> str:
+    """What the program would be, without proving it: for the names of cache entries only.
+
+    The pin's lock for a pinned program, the digest of the file found on ``path`` for one of
+    the system.
+    """
+    if not pin.system:
+        return pin.lock
+    found = _search(pin.name, path)
+    return _sha256(pin, found) if found else "missing"
+
+
 def how_to_install(pin: Pin) -> str:
     """The command that provides a missing tool."""
     if pin.debian:

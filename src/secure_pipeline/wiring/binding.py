@@ -16,17 +16,19 @@ from secure_pipeline.config import BuilderName, Config
 from secure_pipeline.data import data_path
 from secure_pipeline.errors import ConfigError, Unavailable, UsageError
 from secure_pipeline.events import ignore
-from secure_pipeline.files import read_bounded, sha256_file
+from secure_pipeline.files import digest_of, read_bounded, sha256_bytes, sha256_file
 from secure_pipeline.keys import local
 from secure_pipeline.keys.uri import KeyRef
 from secure_pipeline.keys.verify import algorithm_of
-from secure_pipeline.pipeline import Place, Ports, Settings, products
+from secure_pipeline.pipeline import Keys, Place, Ports, Settings, products
 from secure_pipeline.policy.document import Algorithm, LoadedPolicy
 from secure_pipeline.ports import Analyzer, Builder, Clock, Scanner, SourceState, TestRunner
+from secure_pipeline.records import encode
 from secure_pipeline.tools.buildah import Buildah
 from secure_pipeline.tools.demodb import DemonstrationDatabase
 from secure_pipeline.tools.git import GitSource
-from secure_pipeline.tools.locate import LocatedTool, ToolStore, locate
+from secure_pipeline.tools.locate import LocatedTool, ToolStore, locate, tool_key
+from secure_pipeline.tools.pins import load_pins
 from secure_pipeline.tools.process import Processes
 from secure_pipeline.tools.rulepacks import resolve_packs
 from secure_pipeline.tools.semgrep import Semgrep
@@ -37,7 +39,6 @@ from secure_pipeline.tools.trivydb import (
     DatabaseSource,
     DatabaseStore,
     DirectoryDatabase,
-    PreparedDatabase,
     RepositoryDatabase,
 )
 
@@ -84,20 +85,17 @@ class Binding:
         self.processes = processes
         self.clock = SystemClock()
         self.tool = cache(self._locate)
-        self.signer = cache(self._signer)
-        self.database = cache(self._database)
 
     def ports(self) -> Ports:
         """Factories over the tools of this machine."""
         return Ports(
             clock=self.clock,
-            identity=lambda name: self.tool(name).identity,
+            keys=Keys(self._tool_key, self._database_key, self._signer_key),
             analyzer=self._analyzer,
             runner=self._runner,
             builder=self._builder,
             scanner=self._scanner,
-            database=lambda: self.database().record,
-            signer=self.signer,
+            signer=self._signer,
         )
 
     def settings(self, policy: LoadedPolicy, stages: tuple[str, ...]) -> Settings:
@@ -126,21 +124,34 @@ class Binding:
     def _locate(self, name: str) -> LocatedTool:
         return locate(name, store=self.world.store, path=self.world.path, processes=self.processes)
 
-    def _signer(self) -> local.LocalSigner:
+    def _tool_key(self, name: str) -> str:
+        return f"{name} {tool_key(load_pins()[name], self.world.path)}"
+
+    def _database_key(self) -> str:
+        if self.options.database == DEMONSTRATION_NAME:
+            return f"{self._tool_key('demodb')} {sha256_file(_advisories())}"
+        return digest_of(encode(self._source_of_database().prepare(ignore).record))
+
+    def _signer_key(self) -> str:
+        return sha256_bytes(read_bounded(self._key_path(), local.MAX_KEY_BYTES))
+
+    def _key_path(self) -> Path:
         text = self.options.key or self.config.sign.key
         if text is None:
             raise UsageError(
                 "no signing key is named",
                 hint="secure-pipeline keys generate, then --key file:release.key",
             )
-        reference = KeyRef.parse(text)
         base = self.world.directory if self.options.key else self.place.root
+        return base / KeyRef.parse(text).path
+
+    def _signer(self) -> local.LocalSigner:
         password = local.password_from(self.world.environment)
         if password is None:
             raise UsageError(
                 "the key's password is not set", hint=f"set {local.PASSWORD_VARIABLES[0]}"
             )
-        return local.load(base / reference.path, password)
+        return local.load(self._key_path(), password)
 
     def _trusted(
         self, policy: LoadedPolicy, stages: tuple[str, ...]
@@ -148,8 +159,7 @@ class Binding:
         """The operator's own key, when the policy names none: only one given by the operator."""
         if policy.policy.keys or "verify" not in stages or self.options.key is None:
             return ()
-        path = self.world.directory / KeyRef.parse(self.options.key).path
-        return (public_key(local.public_path_of(path)),)
+        return (public_key(local.public_path_of(self._key_path())),)
 
     def _packs(self, policy: LoadedPolicy) -> tuple[Path, ...]:
         """The rules of the policy always run; the repository can only add some."""
@@ -205,9 +215,6 @@ class Binding:
             clock=self.clock,
         )
 
-    def _database(self) -> PreparedDatabase:
-        return self._source_of_database().prepare(ignore)
-
     def _source_of_database(self) -> DatabaseSource:
         return database_source(
             self.options.database,
@@ -233,8 +240,7 @@ def database_source(
     Without a name: Trivy's official repository.
     """
     if named == DEMONSTRATION_NAME:
-        advisories = data_path("tools") / "go" / "demodb" / "advisories.json"
-        return DemonstrationDatabase(advisories, lambda: tool("demodb"), store, processes)
+        return DemonstrationDatabase(_advisories(), lambda: tool("demodb"), store, processes)
     if named is not None and (directory / named).exists():
         return DirectoryDatabase(directory / named, store)
     if named is not None and named.startswith(("/", "./", "../", "~")):
@@ -246,6 +252,10 @@ def database_source(
         processes=processes,
         clock=clock,
     )
+
+
+def _advisories() -> Path:
+    return data_path("tools") / "go" / "demodb" / "advisories.json"
 
 
 def public_key(path: Path) -> tuple[bytes, Algorithm]:
