@@ -32,7 +32,7 @@ from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import INDEX_TYPE
 from secure_pipeline.ports import BuildFailed, BuildOutcome, BuildRequest
-from secure_pipeline.tools.buildah import Buildah
+from secure_pipeline.tools.buildah import Buildah, host_platform
 from secure_pipeline.tools.locate import locate
 from secure_pipeline.tools.process import Processes
 
@@ -439,9 +439,7 @@ def test_kill_9_in_the_middle_leaves_nothing_and_the_next_build_works(
     outcome = make(tmp_path / "storage").build(again, ignore)
     Layout.open(again.output).verify_image(Digest.parse(outcome.digest))
     assert dict(files(again, outcome))["first"] == b"first\n"
-    listed = subprocess.run(
-        ["buildah", "--root", tmp_path / "storage/root", "--runroot", tmp_path / "run",
-         "containers", "-q"],
-        capture_output=True, check=True,
-    )  # fmt: skip
+    root = tmp_path / "storage" / host_platform().replace("/", "-") / "root"
+    command = ["buildah", "--root", root, "--runroot", tmp_path / "run", "containers", "-q"]
+    listed = subprocess.run(command, capture_output=True, check=True)
     assert listed.stdout == b""

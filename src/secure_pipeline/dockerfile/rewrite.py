@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from secure_pipeline.dockerfile.images import ImageUse, Place
+from secure_pipeline.dockerfile.images import ImageUse, Kind, Place
 from secure_pipeline.dockerfile.parser import Dockerfile, Instruction
 
 
-def rewrite(
-    dockerfile: Dockerfile, uses: tuple[ImageUse, ...], local: Mapping[str, str], escape: str = "\\"
-) -> bytes:
+def rewrite(dockerfile: Dockerfile, uses: tuple[ImageUse, ...], local: Mapping[str, str]) -> bytes:
     """Return the file with resolved names; ``local`` says how the builder knows each base.
 
     A ``# syntax=`` directive is neutralised: no program is loaded to read the file.
@@ -26,7 +24,9 @@ def rewrite(
         _keep_escape_first(dockerfile, lines)
     instructions = {item.line: item for item in dockerfile.instructions}
     for use in uses:
-        target = local.get(use.reference, use.reference)
+        # Stage names ignore case here and in BuildKit, but not in every builder.
+        name = use.reference.lower() if use.kind is Kind.STAGE else use.reference
+        target = local.get(name, name)
         if use.place is Place.FROM:
             _replace_from(dockerfile, lines, instructions[use.line], use, target)
         elif target != use.written:
@@ -45,8 +45,6 @@ def _keep_escape_first(dockerfile: Dockerfile, lines: list[str]) -> None:
 def _replace_from(
     dockerfile: Dockerfile, lines: list[str], item: Instruction, use: ImageUse, target: str
 ) -> None:
-    if target == use.written:
-        return
     stage = dockerfile.stages[use.stage]
     platform = f"--platform={stage.platform} " if stage.platform else ""
     alias = f" AS {stage.name}" if stage.name else ""

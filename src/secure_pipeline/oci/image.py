@@ -93,7 +93,7 @@ def choose(layout: Layout, platform: str) -> Image:
             continue
         if layout.read_manifest(descriptor).config.media_type in _CONFIG_TYPES:
             image = read_image(layout, descriptor)
-            if _fits(image.platform, platform):
+            if fits(image.platform, platform):
                 found[descriptor.digest] = image
     if len(found) != 1:
         raise ConfigError(
@@ -114,7 +114,8 @@ def _manifests(layout: Layout) -> list[Descriptor]:
     return [item for item in found if item.media_type in MANIFEST_TYPES and not item.artifact_type]
 
 
-def _fits(platform: Platform, wanted: str) -> bool:
+def fits(platform: Platform, wanted: str) -> bool:
+    """Tell whether a platform is the one that ``os/arch`` or ``os/arch/variant`` asks for."""
     short = f"{platform.os}/{platform.architecture}"
     return wanted in (str(platform), short) or str(platform) == wanted.removesuffix("/v8")
 

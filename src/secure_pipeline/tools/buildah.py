@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from secure_pipeline import strictjson
 from secure_pipeline.config import Network, SecretConfig
 from secure_pipeline.dockerfile import ignore
 from secure_pipeline.dockerfile.images import (
@@ -31,12 +30,13 @@ from secure_pipeline.dockerfile.rewrite import rewrite
 from secure_pipeline.dockerfile.secrets import secret_name, secret_shape
 from secure_pipeline.errors import ConfigError, Inconclusive, Unavailable
 from secure_pipeline.events import OnEvent
-from secure_pipeline.files import canonical_json, read_bounded, write_atomic
+from secure_pipeline.files import read_bounded
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.image import (
     LAYER_TYPE,
     Image,
     choose,
+    fits,
     has_blob,
     parse_config,
     read_image,
@@ -66,6 +66,7 @@ class _Job:
     """One platform of one request."""
 
     request: BuildRequest
+    store: BuildahStore
     dockerfile: Dockerfile
     platform: str
     uses: tuple[ImageUse, ...]
@@ -96,7 +97,8 @@ class Buildah:
         self._clock = clock
         self._isolation = isolation
         self._environment = dict(environment or {})
-        self._store = BuildahStore(tool, processes, storage, environment)
+        self._processes = processes
+        self._storage = storage
 
     def build(self, request: BuildRequest, on_event: OnEvent) -> BuildOutcome:
         """Build into ``request.output``.
@@ -109,21 +111,20 @@ class Buildah:
         dockerfile = load(request.dockerfile, name)
         target_stage(dockerfile, request.target)
         self._check_features(dockerfile)
-        redact = Redactor(_secret_texts(request))
-        with self._store.exclusive(request.timeout.total_seconds()):
-            log = StepLog(dockerfile, self._clock.monotonic, redact, on_event)
-            layout = Layout.create(request.output)
-            jobs = [
-                self._job(request, dockerfile, name, log)
-                for name in request.platforms or (host_platform(),)
-            ]
-            images = [self._one(job, layout) for job in jobs]
-            bases = [base for job in jobs for base in self._bases(job)]
-            # The index entry comes last: before it, a reader sees nothing of this image.
-            descriptor = images[0].descriptor
-            if len(images) > 1:
-                descriptor = write_index(layout, images)
-            layout.add_manifest(descriptor)
+        log = StepLog(dockerfile, self._clock.monotonic, Redactor(_secret_texts(request)), on_event)
+        layout = Layout.create(request.output)
+        images: list[Image] = []
+        bases: list[BaseImage] = []
+        for platform in request.platforms or (host_platform(),):
+            job = self._job(request, dockerfile, platform, log)
+            with job.store.exclusive(request.timeout.total_seconds()):
+                images.append(self._one(job, layout))
+                bases += _bases(job)
+        # The index entry comes last: before it, a reader sees nothing of this image.
+        descriptor = images[0].descriptor
+        if len(images) > 1:
+            descriptor = write_index(layout, images)
+        layout.add_manifest(descriptor)
         return BuildOutcome(
             tool=self._tool.identity,
             digest=str(descriptor.digest),
@@ -170,21 +171,24 @@ class Buildah:
             if use.kind is Kind.BASE and use.reference not in bases:
                 layout = Layout.open(request.bases[use.reference])
                 bases[use.reference] = (layout, choose(layout, platform))
-        return _Job(request, dockerfile, platform, uses, bases, log)
+        # Buildah's cache does not tell platforms apart, so each has a storage of its own.
+        directory = self._storage / platform.replace("/", "-")
+        store = BuildahStore(self._tool, self._processes, directory, self._environment)
+        return _Job(request, store, dockerfile, platform, uses, bases, log)
 
     def _one(self, job: _Job, layout: Layout) -> Image:
-        names = {name: self._store.add_base(*base) for name, base in job.bases.items()}
+        names = {name: job.store.add_base(*base) for name, base in job.bases.items()}
         names |= {
             use.reference: qualified(use.reference)
             for use in job.uses
             if use.kind in (Kind.PINNED, Kind.UNPINNED)
         }
-        directory = self._store.temporary("build")
+        directory = job.store.temporary("build")
         file = directory / "Dockerfile"
         file.write_bytes(rewrite(job.dockerfile, job.uses, names))
         rules = ignore.load(job.request.context, job.request.dockerfile, job.request.ignore)
         (directory / "ignore").write_bytes(rules.text())
-        outcome = self._store.run(
+        outcome = job.store.run(
             *self._arguments(job, directory),
             seconds=job.request.timeout.total_seconds(),
             on_line=job.log.line,
@@ -206,7 +210,7 @@ class Buildah:
             "--pull=false" if remote else "--pull-never",
             "--timestamp", str(request.source_date_epoch),
             "--identity-label=false", "--http-proxy=false",
-            "--signature-policy", str(self._store.policy),
+            "--signature-policy", str(job.store.policy),
             "--platform", job.platform,
             "--iidfile", str(directory / "id"),
             "--ignorefile", str(directory / "ignore"),
@@ -218,10 +222,11 @@ class Buildah:
                 hint="set 'build.network: host', or build where containers may run",
             )
         if request.target:
-            arguments += ["--target", request.target]
+            stage = target_stage(job.dockerfile, request.target)
+            arguments += ["--target", stage.name or str(stage.index)]
         for name, value in sorted(request.args.items()):
             arguments += ["--build-arg", f"{name}={value}"]
-        for secret, path in _secret_files(request, self._store.temporary("secrets")).items():
+        for secret, path in _secret_files(request, job.store.temporary("secrets")).items():
             arguments += ["--secret", f"id={secret},src={path}"]
         return [*arguments, str(request.context)]
 
@@ -236,84 +241,18 @@ class Buildah:
 
     def _export(self, job: _Job, layout: Layout, identity: Digest) -> Image:
         """Bring the built image into the output layout, all but its index entry."""
-        stored = self._store.image(identity.hex)
+        stored = job.store.image(identity.hex)
         if stored is None:
             raise Inconclusive(f"buildah said it built {identity}, and does not have it")
-        diff_ids, _ = parse_config(stored.config, str(identity))
-        known = self._known_layers(job, layout, diff_ids)
+        diff_ids, platform = parse_config(stored.config, str(identity))
+        if not fits(platform, job.platform):
+            raise Inconclusive(f"buildah built {platform} where {job.platform} was asked for")
+        known = _known_layers(job, layout, diff_ids)
         if missing := [diff_id for diff_id in diff_ids if diff_id not in known]:
-            known |= self._fetch_layers(layout, stored, diff_ids, set(missing))
+            known |= _fetch_layers(job.store, layout, stored, diff_ids, set(missing))
         layers = [known[diff_id] for diff_id in diff_ids]
         descriptor = write_image(layout, stored.config, layers, _annotations(job))
         return read_image(layout, descriptor)
-
-    def _known_layers(
-        self, job: _Job, layout: Layout, diff_ids: tuple[Digest, ...]
-    ) -> dict[Digest, Descriptor]:
-        """Layers that need no packing: those of the bases, and those packed before."""
-        known: dict[Digest, Descriptor] = {}
-        for source, image in job.bases.values():
-            for diff_id, layer in zip(image.diff_ids, image.manifest.layers, strict=True):
-                if diff_id in diff_ids and diff_id not in known:
-                    if not has_blob(layout, layer):
-                        path = source.path / "blobs" / "sha256" / layer.digest.hex
-                        store_file(layout, path, layer.media_type, layer.digest)
-                    known[diff_id] = layer
-        for diff_id in diff_ids:
-            packed = None if diff_id in known else self._remembered(diff_id)
-            if packed and has_blob(layout, packed):
-                known[diff_id] = packed
-        return known
-
-    def _fetch_layers(
-        self,
-        layout: Layout,
-        stored: StoredImage,
-        diff_ids: tuple[Digest, ...],
-        missing: set[Digest],
-    ) -> dict[Digest, Descriptor]:
-        directory = self._store.temporary("push") / "layout"
-        present = tuple(diff_id for diff_id in diff_ids if diff_id not in missing)
-        self._store.push(stored.id, directory, present)
-        pushed = Layout.open(directory)
-        manifest = pushed.read_manifest(pushed.manifests()[0])
-        found: dict[Digest, Descriptor] = {}
-        for diff_id, layer in zip(diff_ids, manifest.layers, strict=True):
-            if diff_id in missing and diff_id not in found:
-                path = directory / "blobs" / "sha256" / layer.digest.hex
-                if unpacked_digest(path) != diff_id:
-                    raise Inconclusive(f"buildah wrote another layer than {diff_id}")
-                found[diff_id] = store_file(layout, path, LAYER_TYPE, layer.digest)
-                self._remember(diff_id, found[diff_id])
-        return found
-
-    def _remember(self, diff_id: Digest, layer: Descriptor) -> None:
-        path = self._store.path / "layers" / f"{diff_id.hex}.json"
-        write_atomic(path, canonical_json({"digest": str(layer.digest), "size": layer.size}))
-
-    def _remembered(self, diff_id: Digest) -> Descriptor | None:
-        path = self._store.path / "layers" / f"{diff_id.hex}.json"
-        try:
-            value = strictjson.loads(read_bounded(path, 4096))
-            return Descriptor(LAYER_TYPE, Digest.parse(value["digest"]), int(value["size"]))
-        except (ConfigError, strictjson.InvalidJson, KeyError, TypeError, ValueError):
-            return None
-
-    def _bases(self, job: _Job) -> list[BaseImage]:
-        found = []
-        for use in job.uses:
-            if use.kind is Kind.BASE:
-                _, image = job.bases[use.reference]
-                found.append(
-                    BaseImage(use.reference, str(image.descriptor.digest), _texts(image.diff_ids))
-                )
-            elif use.kind in (Kind.PINNED, Kind.UNPINNED):
-                stored = self._store.image(qualified(use.reference))
-                if stored is not None:
-                    diff_ids, _ = parse_config(stored.config, use.reference)
-                    digest = use.reference.partition("@")[2] or stored.manifest
-                    found.append(BaseImage(use.reference, digest, _texts(diff_ids)))
-        return found
 
 
 def host_platform() -> str:
@@ -390,3 +329,62 @@ def _step_failure(job: _Job, outcome: Outcome) -> BuildFailed | Unavailable | In
         steps=tuple(job.log.steps),
         log=bytes(job.log.log),
     )
+
+
+def _known_layers(
+    job: _Job, layout: Layout, diff_ids: tuple[Digest, ...]
+) -> dict[Digest, Descriptor]:
+    """Layers that need no packing: those of the bases, and those packed before."""
+    known: dict[Digest, Descriptor] = {}
+    for source, image in job.bases.values():
+        for diff_id, layer in zip(image.diff_ids, image.manifest.layers, strict=True):
+            if diff_id in diff_ids and diff_id not in known:
+                if not has_blob(layout, layer):
+                    path = source.path / "blobs" / "sha256" / layer.digest.hex
+                    store_file(layout, path, layer.media_type, layer.digest)
+                known[diff_id] = layer
+    for diff_id in diff_ids:
+        packed = None if diff_id in known else job.store.remembered(diff_id)
+        if packed and has_blob(layout, packed):
+            known[diff_id] = packed
+    return known
+
+
+def _fetch_layers(
+    store: BuildahStore,
+    layout: Layout,
+    stored: StoredImage,
+    diff_ids: tuple[Digest, ...],
+    missing: set[Digest],
+) -> dict[Digest, Descriptor]:
+    directory = store.temporary("push") / "layout"
+    present = tuple(diff_id for diff_id in diff_ids if diff_id not in missing)
+    store.push(stored.id, directory, present)
+    pushed = Layout.open(directory)
+    manifest = pushed.read_manifest(pushed.manifests()[0])
+    found: dict[Digest, Descriptor] = {}
+    for diff_id, layer in zip(diff_ids, manifest.layers, strict=True):
+        if diff_id in missing and diff_id not in found:
+            path = directory / "blobs" / "sha256" / layer.digest.hex
+            if unpacked_digest(path) != diff_id:
+                raise Inconclusive(f"buildah wrote another layer than {diff_id}")
+            found[diff_id] = store_file(layout, path, LAYER_TYPE, layer.digest)
+            store.remember(diff_id, found[diff_id])
+    return found
+
+
+def _bases(job: _Job) -> list[BaseImage]:
+    found = []
+    for use in job.uses:
+        if use.kind is Kind.BASE:
+            _, image = job.bases[use.reference]
+            found.append(
+                BaseImage(use.reference, str(image.descriptor.digest), _texts(image.diff_ids))
+            )
+        elif use.kind in (Kind.PINNED, Kind.UNPINNED):
+            stored = job.store.image(qualified(use.reference))
+            if stored is not None:
+                diff_ids, _ = parse_config(stored.config, use.reference)
+                digest = use.reference.partition("@")[2] or stored.manifest
+                found.append(BaseImage(use.reference, digest, _texts(diff_ids)))
+    return found

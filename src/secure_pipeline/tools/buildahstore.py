@@ -20,11 +20,12 @@ from pathlib import Path
 from secrets import token_hex
 
 from secure_pipeline import strictjson
-from secure_pipeline.errors import Inconclusive, Unavailable, VerificationFailed
-from secure_pipeline.files import write_atomic
+from secure_pipeline.errors import Inconclusive, PipelineError, Unavailable, VerificationFailed
+from secure_pipeline.files import canonical_json, read_bounded, write_atomic
 from secure_pipeline.oci.digest import Digest
-from secure_pipeline.oci.image import Image, unpacked_digest
+from secure_pipeline.oci.image import LAYER_TYPE, Image, unpacked_digest
 from secure_pipeline.oci.layout import Layout
+from secure_pipeline.oci.manifest import Descriptor
 from secure_pipeline.tools.locate import SYSTEM_PATH, LocatedTool
 from secure_pipeline.tools.process import Command, OnLine, Outcome, Processes
 
@@ -72,7 +73,8 @@ class BuildahStore:
         Raises: Unavailable after ``seconds`` of waiting, or if the disk refuses.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for path in (self.path.parent, self.path):
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._refuse_shared()
             with (self.path / "lock").open("ab") as stream:
                 self._acquire(stream.fileno(), seconds)
@@ -160,6 +162,20 @@ class BuildahStore:
             seconds=IMPORT_SECONDS,
         )  # fmt: skip
 
+    def remember(self, diff_id: Digest, layer: Descriptor) -> None:
+        """Note how a layer was packed, so that it need not be packed again."""
+        document = {"digest": str(layer.digest), "size": layer.size}
+        write_atomic(self.path / "layers" / f"{diff_id.hex}.json", canonical_json(document))
+
+    def remembered(self, diff_id: Digest) -> Descriptor | None:
+        """How a layer was packed before; whoever uses it checks that the blob is there."""
+        path = self.path / "layers" / f"{diff_id.hex}.json"
+        try:
+            value = strictjson.loads(read_bounded(path, 4096))
+            return Descriptor(LAYER_TYPE, Digest.parse(value["digest"]), int(value["size"]))
+        except (PipelineError, strictjson.InvalidJson, KeyError, TypeError, ValueError):
+            return None
+
     @property
     def policy(self) -> Path:
         """File that admits images; what is admitted is decided by digests, before."""
@@ -173,13 +189,14 @@ class BuildahStore:
 
     def _refuse_shared(self) -> None:
         """A cache that another user can write could hold poisoned layers (BLD-07)."""
-        info = self.path.stat()
-        if info.st_uid != os.geteuid() or info.st_mode & 0o022:
-            raise Unavailable(
-                "the build storage can be written by others, so its layers cannot be trusted",
-                where=str(self.path),
-                hint="remove it; it is made again with the right mode",
-            )
+        for path in (self.path, self.path.parent):
+            info = path.stat()
+            if info.st_uid != os.geteuid() or info.st_mode & 0o022:
+                raise Unavailable(
+                    "the build storage can be written by others, so its layers cannot be trusted",
+                    where=str(path),
+                    hint="remove it; it is made again with the right mode",
+                )
 
     def _acquire(self, handle: int, seconds: float) -> None:
         for _ in range(int(seconds / _LOCK_POLL_SECONDS) + 1):
