@@ -82,10 +82,12 @@ func run(input, directory string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", input, err)
 	}
-	if err := db.Init(directory); err != nil {
+	// No fsync: a database that is not whole is never taken in.
+	options := &bolt.Options{NoSync: true}
+	if err := db.Init(directory, db.WithBoltOptions(options)); err != nil {
 		return err
 	}
-	if err := (db.Config{}).BatchUpdate(func(tx *bolt.Tx) error { return fill(tx, doc) }); err != nil {
+	if err := fill(doc); err != nil {
 		return err
 	}
 	if err := db.Close(); err != nil {
@@ -137,30 +139,51 @@ func check(doc document) error {
 	return nil
 }
 
-func fill(tx *bolt.Tx, doc document) error {
-	config := db.Config{}
+// update runs one write in a transaction of its own. A transaction that touches two buckets
+// gives them pages in the order of a Go map, and so other bytes each time.
+func update(write func(tx *bolt.Tx) error) error {
+	return db.Config{}.BatchUpdate(write)
+}
+
+func fill(doc document) error {
 	for _, from := range doc.Sources {
-		origin := types.DataSource{ID: from.ID, Name: from.Name, URL: from.URL}
-		if err := config.PutDataSource(tx, from.Bucket, origin); err != nil {
-			return err
-		}
-		for _, item := range from.Advisories {
-			value, err := convert(item)
-			if err != nil {
-				return fmt.Errorf("%s %s: %w", item.Package, item.ID, err)
-			}
-			if err := config.PutAdvisory(tx, []string{from.Bucket, item.Package}, item.ID, value); err != nil {
-				return err
-			}
+		if err := putSource(from); err != nil {
+			return fmt.Errorf("%s: %w", from.Bucket, err)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(doc.Vulnerabilities)) {
-		if err := putVulnerability(tx, id, doc.Vulnerabilities[id]); err != nil {
+		write := func(tx *bolt.Tx) error { return putVulnerability(tx, id, doc.Vulnerabilities[id]) }
+		if err := update(write); err != nil {
 			return fmt.Errorf("%s: %w", id, err)
 		}
 	}
-	_, err := tx.CreateBucketIfNotExists([]byte(markBucket))
-	return err
+	return update(func(tx *bolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists([]byte(markBucket))
+		return err
+	})
+}
+
+func putSource(from source) error {
+	origin := types.DataSource{ID: from.ID, Name: from.Name, URL: from.URL}
+	describe := func(tx *bolt.Tx) error {
+		return db.Config{}.PutDataSource(tx, from.Bucket, origin)
+	}
+	if err := update(describe); err != nil {
+		return err
+	}
+	for _, item := range from.Advisories {
+		value, err := convert(item)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", item.Package, item.ID, err)
+		}
+		write := func(tx *bolt.Tx) error {
+			return db.Config{}.PutAdvisory(tx, []string{from.Bucket, item.Package}, item.ID, value)
+		}
+		if err := update(write); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func convert(item advisory) (*types.Advisory, error) {
