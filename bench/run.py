@@ -24,7 +24,8 @@ PASSWORD = "only for the bench"
 
 SCRIPT = r"""
 set -eu
-"$SEMGREP" scan --json --metrics=off --disable-version-check --config "$RULES" . > "$OUT/semgrep.json"
+"$SEMGREP" scan --json --metrics=off --disable-version-check --config "$RULES" . \
+    > "$OUT/semgrep.json"
 python3 tests/run.py > "$OUT/tests.log"
 buildah --root "$STORE/root" --runroot "$STORE/run" --storage-driver overlay \
     build -q --layers --format oci --network none --isolation chroot --timestamp 0 \
