@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 
 from secure_pipeline.files import locked
+from secure_pipeline.tools.locate import default_store
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+BASE = default_store(os.environ).parent / "bases" / "inference-service"
+"""Kept between test runs, like the tools: making it takes most of a minute."""
 PASSWORD = "only for tests"
 
 
@@ -116,12 +119,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
                 ("keys", "generate", "--output", str(directory / "release")),
                 (
                     *("base", "debian", "--suite", "bookworm"),
-                    *("--include", "python3-minimal,python3-prometheus-client"),
-                    *("--output", str(directory / "bases" / "debian-base")),
+                    *("--include", "python3,python3-prometheus-client", "--output", str(BASE)),
                 ),
             ):
                 ended = workplace.run(*arguments)
                 assert ended.code == 0, ended.text
+            (directory / "bases").mkdir(exist_ok=True)
+            (directory / "bases/debian-base").symlink_to(BASE)
             (directory / "policy").mkdir(exist_ok=True)
             shutil.copy(ROOT / "examples/demo-policy.yaml", directory / "policy/release.yaml")
             shutil.copy(directory / "release.pub", directory / "policy/release.pub")
