@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import tarfile
 import tempfile
@@ -37,10 +36,6 @@ MARK_BUCKET = "secure-pipeline demonstration"
 """Bucket that tools/go/demodb writes: it stays when the metadata file is written anew."""
 DEMONSTRATION = "demonstration database"
 OFFICIAL = "mirror.gcr.io/aquasec/trivy-db:2"
-_REPOSITORY = re.compile(
-    r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+:\d+)"
-    r"(?::\d+)?/[a-z0-9._/-]+(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
-)
 _HINT = "give --database or SECURE_PIPELINE_DATABASE: a database directory or an OCI repository"
 
 
@@ -186,23 +181,6 @@ class RepositoryDatabase:
         # HOME without docker's configuration: the repository is public and gets no credential
         env = {"HOME": str(work), "TMPDIR": str(work), "DOCKER_CONFIG": str(work)}
         return Command(tuple(argv), cwd=work, env=env, timeout=self.timeout)
-
-
-def database_source(
-    text: str | None,
-    base: Path,
-    store: DatabaseStore,
-    tool: LocatedTool,
-    processes: Processes,
-    clock: Clock,
-) -> DatabaseSource:
-    """Read what the operator names: a path, or an OCI repository.
-
-    None means Trivy's own repository. A relative path starts from ``base``.
-    """
-    if text is not None and ((base / text).exists() or not _REPOSITORY.fullmatch(text)):
-        return DirectoryDatabase(base / text, store)
-    return RepositoryDatabase(text or OFFICIAL, store, tool, processes, clock)
 
 
 def _fetch_error(outcome: Outcome, repository: str) -> Unavailable:

@@ -24,12 +24,13 @@ from fakes.images import (
     debian,
     python_package,
 )
+from secure_pipeline.data import data_path
 from secure_pipeline.tools.demodb import write
 from secure_pipeline.tools.locate import locate
 from secure_pipeline.tools.process import Command, Processes
 
 HERE = Path(__file__).parent
-ADVISORIES = HERE.parents[2] / "tools" / "go" / "demodb" / "advisories.json"
+ADVISORIES = data_path("tools") / "go" / "demodb" / "advisories.json"
 UNKNOWN_OS = Layer({"etc/os-release": b"ID=lunix\n"} | python_package("urllib3", "1.26.0"))
 IMAGES: dict[str, list[Layer | str]] = {
     "debian": [
@@ -73,9 +74,8 @@ def record(entries: list[Layer | str], work: Path) -> dict[str, Any]:
 
 def _still(value: dict[str, Any]) -> dict[str, Any]:
     """Give every member that changes with time or place a fixed value."""
-    return value | {
-        name: "0" for name in ("ReportID", "CreatedAt", "UID", "Fingerprint") if name in value
-    }
+    changing = {"ReportID", "CreatedAt", "UID", "Fingerprint"} & value.keys()
+    return value | dict.fromkeys(changing, "0")
 
 
 def main() -> None:

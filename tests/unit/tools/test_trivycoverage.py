@@ -6,7 +6,9 @@ import pytest
 
 from secure_pipeline.tools.trivycoverage import uncovered
 
-BUCKETS = frozenset({"debian 12", "pip::Python Packaging Advisory Database", "alpine 3.19", "Red Hat"})
+BUCKETS = frozenset(
+    {"debian 12", "pip::Python Packaging Advisory Database", "alpine 3.19", "Red Hat"}
+)
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,9 @@ from secure_pipeline.tools.trivydb import (
     CONTENT,
     MARK_BUCKET,
     METADATA,
-    OFFICIAL,
     DatabaseStore,
     DirectoryDatabase,
     RepositoryDatabase,
-    database_source,
 )
 
 
@@ -282,29 +280,3 @@ def test_a_failed_fetch_leaves_the_kept_database_and_says_so(
     assert failing.prepare(events.append).record.updated == datetime(2026, 3, 1, 6, tzinfo=UTC)
     lines = [event.message for event in events if isinstance(event, Progress)]
     assert any("using the database fetched before" in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        (None, RepositoryDatabase),
-        ("ghcr.io/aquasecurity/trivy-db:2", RepositoryDatabase),
-        ("localhost:5000/db", RepositoryDatabase),
-        ("here", DirectoryDatabase),
-        ("not/there", DirectoryDatabase),
-        ("/not/there", DirectoryDatabase),
-        ("../up.there/db", DirectoryDatabase),
-    ],
-)
-def test_paths_and_repositories_are_told_apart(
-    tmp_path: Path, store: DatabaseStore, text: str | None, kind: type
-) -> None:
-    """What exists is a path; a host with a dot or a port names a repository."""
-    make_database(tmp_path / "here")
-    tool = script(tmp_path / "trivy", "exit 1")
-    source = database_source(
-        text, tmp_path, store, tool, Processes(threading.Event()), FixedClock()
-    )
-    assert isinstance(source, kind)
-    if text is None and isinstance(source, RepositoryDatabase):
-        assert source.repository == OFFICIAL
