@@ -6,7 +6,6 @@ young enough and about the packages found. Whatever is set aside is counted alou
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -30,8 +29,8 @@ from secure_pipeline.policy.exceptions import ExceptionReport, account
 from secure_pipeline.ports import Clock, Database, Scanner, ScanReport, ScanRequest
 from secure_pipeline.shape import rfc3339
 from secure_pipeline.stages.layerlines import layer_lines
-from secure_pipeline.stages.result import Report, StageResult, Verdict
-from secure_pipeline.stages.scantable import table
+from secure_pipeline.stages.result import StageResult, Verdict
+from secure_pipeline.stages.scanreports import scan_reports
 
 NAME = "scan"
 CLOCK_SKEW = timedelta(minutes=5)
@@ -105,7 +104,9 @@ def scan(inputs: ScanInputs, scanner: Scanner, clock: Clock, on_event: OnEvent) 
         findings=findings,
         # An undecided scan gives no evidence: who reads only its list would take it for clean.
         evidence=() if verdict is Verdict.INCONCLUSIVE else scan_evidence(judged, own),
-        reports=_reports(judged, notes),
+        reports=scan_reports(
+            judged, notes, doubts, inputs.build.dockerfile if inputs.build else None
+        ),
         figures={**figures, "notes": notes},
     )
 
@@ -364,25 +365,3 @@ def _summary(
     text += f" ({inputs.gate.severity.value}), {aside} set aside; "
     text += f"{words} of {rfc3339(database.updated)}"
     return f"{text}; undecided: {doubts[0]}" if doubts else text
-
-
-def _reports(judged: Sequence[Judged], notes: Sequence[str]) -> tuple[Report, ...]:
-    reports = []
-    for item in judged:
-        # One platform needs no name in its file names.
-        suffix = "" if len(judged) == 1 else "-" + item.platform.replace("/", "-")
-        reports += [
-            Report(f"trivy{suffix}.json", "application/json", _json(item.report.raw)),
-            Report(
-                f"sbom{suffix}.cdx.json",
-                "application/vnd.cyclonedx+json",
-                _json(item.report.cyclonedx),
-            ),
-            Report(f"sbom{suffix}.spdx.json", "application/spdx+json", _json(item.report.spdx)),
-            Report(f"scan{suffix}.txt", "text/plain", table(item.findings, notes).encode()),
-        ]
-    return tuple(reports)
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"

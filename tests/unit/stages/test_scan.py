@@ -79,6 +79,11 @@ def openvex(path: Path, rule: str = "CVE-2024-0001") -> Path:
     return path
 
 
+def report_text(result: StageResult, name: str = "scan.txt") -> bytes:
+    (found,) = [item.content for item in result.reports if item.name == name]
+    return found
+
+
 def predicate(result: StageResult, kind: str) -> dict[str, Any]:
     (found,) = [item.predicate for item in result.evidence if item.predicate_type == kind]
     return dict(found)
@@ -101,6 +106,7 @@ def test_a_clean_image_passes_with_all_evidence(bench: Bench) -> None:
         "sbom.cdx.json",
         "sbom.spdx.json",
         "scan.txt",
+        "scan.sarif",
     ]
 
 
@@ -158,7 +164,7 @@ def test_scn_09_an_exception_sets_aside_aloud(bench: Bench) -> None:
     assert result.findings[0].ignored is Ignored.EXCEPTION
     assert result.figures["ignored"] == {"exception": 1}
     assert any("not reachable in this image" in line for line in bench.lines)
-    assert b"not reachable" in result.reports[-1].content
+    assert b"not reachable" in report_text(result)
 
 
 def test_scn_09_an_expired_exception_counts_no_more(bench: Bench) -> None:
@@ -266,7 +272,7 @@ def test_the_demonstration_database_is_named_everywhere(bench: Bench) -> None:
     assert "demonstration database" in result.summary
     assert result.figures["database"]["demonstration"] is True
     assert any("demonstration database" in line for line in bench.lines)
-    assert b"demonstration database" in result.reports[-1].content
+    assert b"demonstration database" in report_text(result)
     value = predicate(result, predicates.VULNS)
     assert "demonstration-database" in value["scanner"]["db"]["uri"]
     assert value["secure-pipeline"]["demonstrationDatabase"] is True
@@ -288,6 +294,12 @@ def test_findings_name_the_line_of_the_dockerfile(bench: Bench) -> None:
     result = bench.scan(*findings, build=BuildConfig())
     assert [item.dockerfile_line for item in result.findings] == [1, 3]
     assert "Dockerfile line 1" in result.reasons[0]
+    (run,) = json.loads(report_text(result, "scan.sarif"))["runs"]
+    places = [item["locations"][0]["physicalLocation"] for item in run["results"]]
+    assert {(p["artifactLocation"]["uri"], p["region"]["startLine"]) for p in places} == {
+        ("Dockerfile", 1),
+        ("Dockerfile", 3),
+    }
 
 
 def test_reg_07_an_index_is_scanned_platform_by_platform(bench: Bench) -> None:
@@ -335,7 +347,7 @@ def test_times_are_those_of_the_scan(bench: Bench) -> None:
 def test_terminal_commands_in_names_do_nothing(bench: Bench) -> None:
     """A package name with control characters cannot write to the reader's terminal."""
     result = bench.scan(vulnerability(package="a\x1b[31mb\nc"))
-    text = result.reports[-1].content.decode()
+    text = report_text(result).decode()
     assert "\x1b" not in text
     assert "a?[31mb?c" in text
 
