@@ -32,7 +32,8 @@ from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import INDEX_TYPE
 from secure_pipeline.ports import BuildFailed, BuildOutcome, BuildRequest
-from secure_pipeline.tools.buildah import Buildah, host_platform
+from secure_pipeline.tools.buildah import Buildah
+from secure_pipeline.tools.buildjob import host_platform
 from secure_pipeline.tools.locate import locate
 from secure_pipeline.tools.process import Processes
 

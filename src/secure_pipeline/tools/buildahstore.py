@@ -26,6 +26,7 @@ from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.image import LAYER_TYPE, Image, unpacked_digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import Descriptor
+from secure_pipeline.tools.buildjob import local_name
 from secure_pipeline.tools.locate import SYSTEM_PATH, LocatedTool
 from secure_pipeline.tools.process import Command, OnLine, Outcome, Processes
 
@@ -34,7 +35,6 @@ IMPORT_SECONDS = 900.0
 _LOCK_POLL_SECONDS = 0.1
 _POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
 _REGISTRIES = 'unqualified-search-registries = []\nshort-name-mode = "disabled"\n'
-_REPOSITORY = "localhost/secure-pipeline/base"
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class BuildahStore:
 
         Raises: VerificationFailed if a layer is not what the config says.
         """
-        name = f"{_REPOSITORY}:{image.descriptor.digest.hex}"
+        name = local_name(image)
         stored = self.image(name)
         if stored is None:
             self._import(layout, image, name)
