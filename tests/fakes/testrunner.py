@@ -27,7 +27,8 @@ class FakeTestRunner:
         for line in outcome.output.decode("utf-8", "replace").splitlines():
             on_event(Progress("test", line, detail=True))
         kept = outcome.output[: request.output]
-        return replace(outcome, output=kept, truncated=len(kept) < len(outcome.output))
+        cut = outcome.truncated or len(kept) < len(outcome.output)
+        return replace(outcome, output=kept, truncated=cut)
 
 
 def _command(request: TestRequest) -> TestOutcome:

@@ -41,6 +41,10 @@ class TestInputs:
     minimum_coverage: float | None
     """Effective gate: least line coverage in per cent (policy.gates.minimum_coverage)."""
 
+    def __post_init__(self) -> None:
+        if self.minimum_coverage is not None and not 0 <= self.minimum_coverage <= 100:
+            raise ValueError(f"minimum coverage {self.minimum_coverage} is not from 0 to 100")
+
 
 @dataclass
 class _Judgement:
@@ -223,7 +227,6 @@ def _coverage(
 
 def _judge_coverage(inputs: TestInputs, coverage: Coverage | None, judgement: _Judgement) -> None:
     minimum = inputs.minimum_coverage
-    # Written so that a NaN, which compares false with everything, does not pass.
     if coverage is None or minimum is None or coverage.percent >= minimum:
         return
     text = f"{coverage.percent:.2f} % of lines are covered, {minimum:g} % are needed"
