@@ -33,7 +33,7 @@ class DemonstrationDatabase:
 
     def prepare(self, on_event: OnEvent) -> PreparedDatabase:
         """Write the database. Raises: Unavailable, Inconclusive."""
-        on_event(Progress("scan", "no vulnerability database given: using the demonstration one"))
+        on_event(Progress("scan", "writing the demonstration database"))
         with tempfile.TemporaryDirectory(prefix="demodb.") as temporary:
             write(self.advisories, Path(temporary), self.locate(), self.processes)
             return self.store.add(Path(temporary), DEMONSTRATION)
