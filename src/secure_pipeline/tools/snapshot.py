@@ -117,6 +117,8 @@ class _Inside:
         self._known: dict[str, bool] = {}
 
     def refuses(self, path: str) -> str | None:
+        if os.path.isabs(path) or ".." in path.split("/"):
+            return "outside the repository"
         parent = os.path.dirname(path)
         if parent not in self._known:
             real = os.path.realpath(os.path.join(self._source, parent))
