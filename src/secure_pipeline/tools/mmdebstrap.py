@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from secure_pipeline.errors import ConfigError, Unavailable, UsageError, VerificationFailed
 from secure_pipeline.events import OnEvent, Progress
@@ -29,13 +29,16 @@ from secure_pipeline.tools.locate import SYSTEM_PATH, LocatedTool
 from secure_pipeline.tools.process import Command, Outcome, Processes
 
 PARAMETERS = "dev.secure-pipeline.base.parameters"
-RECIPE = 1
+RECIPE = 2
 """Counts changes of what is removed or set below."""
 MAX_SOURCE_BYTES = 1 << 20
 MAX_TAR_BYTES = 8 << 30
 _WORD = re.compile(r"[a-z0-9][a-z0-9+.-]{0,63}\Z")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}(=[A-Za-z0-9.+:~-]{1,99})?\Z")
 _CHUNK = 1 << 20
+_BLOCK = 512
+_TYPE = 156
+"""Offset of the type in a tar header; '3' and '4' are devices."""
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WITHOUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 _CLEANUP = (
@@ -261,7 +264,7 @@ def _write(
         raise Unavailable(f"the base is larger than {MAX_TAR_BYTES} bytes", where=str(tar))
     writer = LayerWriter(work)
     with tar.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
+        for chunk in without_devices(stream):
             writer.write(chunk)
     diff_id = writer.close()
     layer = store_file(layout, writer.path, LAYER_TYPE, None)
@@ -285,6 +288,20 @@ def _write(
         edit.entries = [listed]
         edit.changed = True
     return BaseLayout(str(descriptor.digest), layer.size, False)
+
+
+def without_devices(stream: BinaryIO) -> Iterator[bytes]:
+    """Chunks of a tar file of mmdebstrap without the device nodes that it puts first.
+
+    Runtimes make /dev themselves; in a stored layer a device is a trap for whatever copies or
+    reads files: /dev/zero does not end.
+    """
+    while (header := stream.read(_BLOCK)).startswith(b"./dev/"):
+        if header[_TYPE] not in b"34":
+            yield header
+    yield header
+    while chunk := stream.read(_CHUNK):
+        yield chunk
 
 
 def _failure(outcome: Outcome) -> Unavailable:
