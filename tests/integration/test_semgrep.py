@@ -122,8 +122,10 @@ def test_variants_of_dockerfile_names_are_analysed(root: Path) -> None:
     (root / "docker").mkdir()
     for name in names:
         (root / name).write_text("FROM debian:12\nUSER 65532\n")
-    report = run(root, "builtin:dockerfile")
-    assert found(report) == set(names)
+    (root / "dockerfile_tool.py").write_text(BAD)
+    report = run(root, "builtin:dockerfile", "builtin:python")
+    assert found(report) == {*names, "bad.py", "dockerfile_tool.py"}
+    assert len(report.findings) == len(names) + 2
     assert report.errors == ()
 
 
@@ -137,7 +139,7 @@ def test_cli_01_names_that_are_not_utf8_are_analysed_and_shown_escaped(root: Pat
     (root / ("ü" * 120 + ".py")).write_text(BAD)
     report = run(root)
     names = sorted(f.location.path for f in report.findings if f.location)
-    assert names == sorted(["n\\xff.py", "n\\xff.py", "new\\nline.py", "ü" * 120 + ".py"])
+    assert names == sorted(["n\\xff.py", "n\\\\xff.py", "new\\nline.py", "ü" * 120 + ".py"])
     assert report.errors == ()
     assert len({f.fingerprint for f in report.findings}) == len(names)
     strictjson.loads(report.raw)

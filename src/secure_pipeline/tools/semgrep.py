@@ -132,7 +132,7 @@ class Semgrep:
             rules_digest=rules.digest,
             rules_count=len(rules.ids),
             findings=findings(own, copy.names, copy.root, _SOURCE),
-            scanned=tuple(sorted(copy.names[name] for name in scanned if name in copy.names)),
+            scanned=tuple(sorted({copy.names[name] for name in scanned if name in copy.names})),
             skipped=tuple(sorted(copy.skipped)),
             errors=(
                 *(_in_repository(error) for error in report.errors),
@@ -208,9 +208,10 @@ def _unexplained(
     for path, reason in report.skipped:
         if path.startswith(_SOURCE) and path not in failed:
             yield f"{_in_repository(path)}: not analysed: {reason}"
-    for name, shown in copy.names.items():
-        concerned = snapshot.concerns(name, rules.everywhere & snapshot.KNOWN)
-        if concerned and name not in scanned and f"{_SOURCE}{name}" not in failed:
+    seen = scanned | {path.removeprefix(_SOURCE) for path in failed}
+    accounted = {shown for name, shown in copy.names.items() if name in seen}
+    for shown in sorted(set(copy.names.values()) - accounted):
+        if snapshot.concerns(shown, rules.everywhere & snapshot.KNOWN):
             yield f"{shown}: not analysed, and no reason given"
 
 

@@ -87,16 +87,22 @@ def findings(
 ) -> tuple[Finding, ...]:
     """Turn matches below ``prefix`` into findings with repository paths and fingerprints.
 
-    ``names`` maps names in the copy at ``root`` to paths in the repository.
+    ``names`` maps names in the copy at ``root`` to paths in the repository; a file may be
+    there twice, and is reported once.
     Raises: Inconclusive for a match in a file that was not given.
     """
     lines = _Lines(root)
     seen: Counter[tuple[str, str, str]] = Counter()
+    places: set[tuple[str, str, int, int]] = set()
     result = []
     for match in sorted(set(matches), key=lambda m: (m.path, m.line, m.column, m.rule)):
         name = match.path.removeprefix(prefix)
         if name == match.path or name not in names:
             raise Inconclusive(f"semgrep reports on a file it was not given: {match.path[:200]}")
+        place = (match.rule, names[name], match.line, match.column)
+        if place in places:
+            continue
+        places.add(place)
         code = lines.normalised(name, match.line, match.end_line)
         key = (match.rule, names[name], code)
         fingerprint = sha256_bytes(canonical_json([*key, seen[key]]))

@@ -22,7 +22,12 @@ MAX_BYTES = 4 << 30
 _COPY_BYTES = 1 << 20
 _MAX_NAME = 200
 _STEERING = (".semgrepignore", ".semgrep.yml", ".semgrepconfig.yml")
-_DOCKERFILE = re.compile(r"(dockerfile|containerfile)([._-].*)?\Z|.*\.(dockerfile|containerfile)\Z")
+_DOCKERFILE = re.compile(r"(dockerfile|containerfile)([._-].*)?\Z|.*\.containerfile\Z")
+_RECOGNISED = re.compile(r"dockerfile\Z|.*\.dockerfile\Z")
+_OTHERWISE = (
+    ".md", ".rst", ".adoc", ".txt", ".html", ".json", ".toml", ".yaml", ".yml", ".xml",
+    ".py", ".js", ".ts", ".go", ".rb", ".java", ".rs", ".sh", ".j2", ".tpl", ".tmpl", ".in",
+)  # fmt: skip
 _SUFFIXES = {
     "python": (".py", ".pyi"),
     "python3": (".py", ".pyi"),
@@ -41,7 +46,7 @@ class Snapshot:
 
     root: Path
     names: dict[str, str] = field(default_factory=dict)
-    """Name in the copy → path in the repository as valid UTF-8."""
+    """Name in the copy → path in the repository as valid UTF-8. A file may be there twice."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def missing(self, languages: Iterable[str]) -> list[str]:
@@ -77,12 +82,9 @@ def take(
             shown = printable(path)
             reason = _unwanted(path, shown, exclude) or inside.refuses(path)
             if reason is None:
-                name = _place(snapshot, shown)
-                size, reason = _copy(source / path, target / name, max_size)
+                size, reason = _put(snapshot, source / path, shown, max_size)
                 total += size
-            if reason is None:
-                snapshot.names[name] = shown
-            else:
+            if reason is not None:
                 snapshot.skipped.append((shown, reason))
             if count >= MAX_FILES or total > MAX_BYTES:
                 raise Inconclusive(f"over {MAX_FILES} files or {MAX_BYTES >> 30} GiB to analyse")
@@ -92,8 +94,11 @@ def take(
 
 
 def printable(path: str) -> str:
-    """The path as valid UTF-8 text without control characters; other bytes are escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    """The path as valid UTF-8 text without control characters; different paths stay different.
+
+    Other bytes and characters are escaped, and so is the backslash.
+    """
+    text = os.fsencode(path.replace("\\", "\\\\")).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -102,10 +107,21 @@ def concerns(path: str, languages: Iterable[str]) -> bool:
 
     A language that is not known here concerns every file.
     """
+    names = [path.rpartition("/")[2].lower()]
+    if is_dockerfile(path):
+        names.append("x.dockerfile")
+    return any(
+        word not in _SUFFIXES or any(name.endswith(_SUFFIXES[word]) for name in names)
+        for word in languages
+    )
+
+
+def is_dockerfile(path: str) -> bool:
+    """Tell whether people would name a Dockerfile so: Dockerfile.dev, Containerfile."""
     name = path.rpartition("/")[2].lower()
-    if _DOCKERFILE.match(name):
-        name = "x.dockerfile"
-    return any(word not in _SUFFIXES or name.endswith(_SUFFIXES[word]) for word in languages)
+    if _RECOGNISED.match(name):
+        return True
+    return bool(_DOCKERFILE.match(name)) and not name.endswith(_OTHERWISE)
 
 
 class _Inside:
@@ -134,12 +150,26 @@ def _unwanted(path: str, shown: str, exclude: tuple[str, ...]) -> str | None:
     return None
 
 
+def _put(snapshot: Snapshot, source: Path, shown: str, max_size: int) -> tuple[int, str | None]:
+    """Copy one file; a Dockerfile by an uncommon name a second time, by a common one.
+
+    Never only by another name: the suffix may be what other rules know the file by.
+    """
+    names = [_place(snapshot, shown)]
+    if is_dockerfile(shown) and not _RECOGNISED.match(shown.rpartition("/")[2].lower()):
+        names.append(_place(snapshot, f"{shown}.dockerfile"))
+    size = 0
+    for name in names:
+        size, reason = _copy(source, snapshot.root / name, max_size)
+        if reason is not None:
+            return size, reason
+        snapshot.names[name] = shown
+    return size * len(names), None
+
+
 def _place(snapshot: Snapshot, shown: str) -> str:
-    """Choose a name in the copy: short, unique, with the suffix its kind is known by."""
+    """Choose a name in the copy: short and unique, with the suffix it had."""
     name = "/".join(_short(part) for part in shown.split("/"))
-    base = name.rpartition("/")[2].lower()
-    if _DOCKERFILE.match(base) and base != "dockerfile" and not base.endswith(".dockerfile"):
-        name += ".dockerfile"
     while name in snapshot.names:
         stem, dot, suffix = name.rpartition(".")
         name = f"{stem}~{dot}{suffix}" if dot else f"{name}~"

@@ -50,6 +50,25 @@ def test_large_and_unreadable_files_are_missing_where_rules_concern_them(root: P
     assert len(result.missing({"python", "generic"})) == 2
 
 
+def test_a_dockerfile_by_another_name_is_there_twice(root: Path) -> None:
+    """Rules for Dockerfiles see it by a name they know, other rules by its own."""
+    for name in ("Dockerfile", "Dockerfile.dev", "Containerfile", "x.Dockerfile"):
+        (root / name).write_text("FROM scratch\n")
+    for name in ("dockerfile_tool.py", "Dockerfile.md", "dockerfile.yaml"):
+        (root / name).write_text("FROM\n")
+    (root / "Dockerfile.dev.dockerfile").write_text("FROM other\n")
+    result = copy(root)
+    twice = {
+        "Containerfile.dockerfile": "Containerfile",
+        "Dockerfile.dev~.dockerfile": "Dockerfile.dev.dockerfile",
+        "Dockerfile.dev.dockerfile": "Dockerfile.dev",
+    }
+    assert {n: shown for n, shown in result.names.items() if n != shown} == twice
+    assert set(result.names.values()) == {
+        str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()
+    }
+
+
 def test_settings_of_the_analyser_stay_behind_at_any_depth(root: Path) -> None:
     """Ignore files are not copied, and said so."""
     (root / ".semgrepignore").write_text("*")
@@ -96,7 +115,16 @@ def test_names_concern_languages(name: str, languages: set[str], expected: bool)
     assert concerns(name, languages) is expected
 
 
-@given(st.binary(min_size=1, max_size=20).filter(lambda b: not {0, 47} & set(b)))
+NAMES = st.binary(min_size=1, max_size=20).filter(lambda b: not {0, 47} & set(b))
+
+
+@given(NAMES, NAMES | st.sampled_from([b"\\xff", b"\xff", b"\n", b"\\n"]))
+def test_different_names_stay_different(a: bytes, b: bytes) -> None:
+    """No file can be shown under the name of another one, and so use its baseline."""
+    assert (printable(os.fsdecode(a)) == printable(os.fsdecode(b))) == (a == b)
+
+
+@given(NAMES)
 def test_any_name_becomes_text_without_controls(name: bytes) -> None:
     """Whatever bytes a name has, it is shown as printable UTF-8 (CLI-01, AUD-10)."""
     shown = printable(os.fsdecode(name))
