@@ -13,6 +13,7 @@ from secure_pipeline import strictjson
 from secure_pipeline.errors import Inconclusive
 from secure_pipeline.files import canonical_json, sha256_bytes
 from secure_pipeline.findings import Finding, Kind, Location, Severity
+from secure_pipeline.tools.snapshot import copied
 
 MAX_REPORT_BYTES = 256 << 20
 MAX_MESSAGE = 2_000
@@ -166,7 +167,8 @@ class _Lines:
         """The lines of a match without their indentation and spacing."""
         if name != self._name:
             self._name = name
-            self._lines = (self._root / name).read_bytes().split(b"\n")
+            with open(copied(self._root, name), "rb") as stream:
+                self._lines = stream.read().split(b"\n")
         text = b"\n".join(self._lines[start - 1 : end]).decode("utf-8", "backslashreplace")
         return " ".join(text.split())
 

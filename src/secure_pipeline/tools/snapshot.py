@@ -102,6 +102,11 @@ def printable(path: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def copied(root: Path, name: str) -> bytes:
+    """Where a file of the copy is: names are UTF-8 whatever the locale says (CLI-01)."""
+    return os.path.join(os.fsencode(root), name.encode())
+
+
 def concerns(path: str, languages: Iterable[str]) -> bool:
     """Tell whether rules for ``languages`` could apply to a file of this name.
 
@@ -160,7 +165,7 @@ def _put(snapshot: Snapshot, source: Path, shown: str, max_size: int) -> tuple[i
         names.append(_place(snapshot, f"{shown}.dockerfile"))
     size = 0
     for name in names:
-        size, reason = _copy(source, snapshot.root / name, max_size)
+        size, reason = _copy(source, copied(snapshot.root, name), max_size)
         if reason is not None:
             return size, reason
         snapshot.names[name] = shown
@@ -184,7 +189,7 @@ def _short(part: str) -> str:
     return sha256_bytes(part.encode()) + suffix
 
 
-def _copy(source: Path, target: Path, max_size: int) -> tuple[int, str | None]:
+def _copy(source: Path, target: bytes, max_size: int) -> tuple[int, str | None]:
     """Copy one regular file; return its size, and the reason if it was not copied."""
     try:
         # Never through a link, and never waiting for the other end of a FIFO.
@@ -197,15 +202,15 @@ def _copy(source: Path, target: Path, max_size: int) -> tuple[int, str | None]:
             return 0, "not a regular file"
         if info.st_size > max_size:
             return 0, f"{_LARGER} {max_size} bytes"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as copy:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "xb") as copy:
             remaining = max_size + 1
             while remaining > 0 and (data := stream.read(min(_COPY_BYTES, remaining))):
                 remaining -= copy.write(data)
         if remaining <= 0:
-            target.unlink()
+            os.unlink(target)
             return 0, f"{_LARGER} {max_size} bytes"
-        target.chmod(0o700 if info.st_mode & stat.S_IXUSR else 0o600)
+        os.chmod(target, 0o700 if info.st_mode & stat.S_IXUSR else 0o600)
         return info.st_size, None
 
 
