@@ -113,7 +113,7 @@ def analyze(
         seconds=clock.monotonic() - begun,
         reasons=reasons,
         findings=account.findings,
-        evidence=(Evidence(TEST_RESULT, _predicate(report, counting, verdict, figures)),),
+        evidence=_evidence(report, counting, verdict, figures),
         reports=(
             Report("findings.sarif", MEDIA_TYPE, sarif),
             Report("semgrep.json", "application/json", report.raw),
@@ -213,15 +213,16 @@ def _set_digest(fingerprints: frozenset[str]) -> str | None:
     return f"sha256:{sha256_bytes(canonical_json(sorted(fingerprints)))}"
 
 
-def _predicate(
+def _evidence(
     report: AnalysisReport,
     counting: list[Finding],
     verdict: Verdict,
     figures: Mapping[str, Any],
-) -> dict[str, Any]:
-    """An in-toto test result; only PASS is PASSED, whatever the reason."""
-    failed = sorted({f.rule for f in counting})
-    return {
+) -> tuple[Evidence, ...]:
+    """An in-toto test result. An open question is no fact, so it leaves none."""
+    if verdict is Verdict.INCONCLUSIVE:
+        return ()
+    predicate = {
         "result": "PASSED" if verdict is Verdict.PASS else "FAILED",
         "configuration": [
             {"name": STAGE, "digest": _digest_set(report.rules_digest)},
@@ -231,9 +232,10 @@ def _predicate(
                 "annotations": {"version": report.tool.version},
             },
         ],
-        "failedTests": failed,
+        "failedTests": sorted({f.rule for f in counting}),
         "secure-pipeline": {"verdict": verdict.value, "figures": dict(figures)},
     }
+    return (Evidence(TEST_RESULT, predicate),)
 
 
 def _digest_set(digest: str) -> dict[str, str]:

@@ -113,7 +113,7 @@ def test(inputs: TestInputs, runner: TestRunner, clock: Clock, on_event: OnEvent
         finished=clock.now(),
         seconds=clock.monotonic() - begun,
         reasons=judgement.reasons,
-        evidence=(Evidence(TEST_RESULT, _predicate(inputs, junit, judgement.verdict, figures)),),
+        evidence=_evidence(inputs, junit, judgement.verdict, figures),
         reports=_reports(outcome, junit_bytes, coverage_bytes),
         figures=figures,
     )
@@ -267,10 +267,12 @@ def _summary(junit: JUnit | None, coverage: Coverage | None, outcome: TestOutcom
     return ", ".join(parts)
 
 
-def _predicate(
+def _evidence(
     inputs: TestInputs, junit: JUnit | None, verdict: Verdict, figures: Mapping[str, Any]
-) -> dict[str, Any]:
-    """An in-toto test result; only PASS is PASSED. The command is named by its digest."""
+) -> tuple[Evidence, ...]:
+    """An in-toto test result. An open question is no fact, so it leaves none."""
+    if verdict is Verdict.INCONCLUSIVE:
+        return ()
     settings = {
         "command": list(inputs.config.command),
         "junit": inputs.config.junit,
@@ -280,7 +282,7 @@ def _predicate(
     }
     passed = junit.names(Outcome.PASSED) if junit else ()
     failed = junit.names(Outcome.FAILED, Outcome.ERROR) if junit else ()
-    return {
+    predicate = {
         "result": "PASSED" if verdict is Verdict.PASS else "FAILED",
         "configuration": [
             {
@@ -297,6 +299,7 @@ def _predicate(
             "namesLeftOut": max(0, len(passed) - MAX_NAMES) + max(0, len(failed) - MAX_NAMES),
         },
     }
+    return (Evidence(TEST_RESULT, predicate),)
 
 
 def _reports(

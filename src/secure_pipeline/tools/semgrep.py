@@ -48,7 +48,9 @@ rules:
     languages: [yaml]
     severity: CRITICAL
     message: The seeded finding.
-    pattern: "secure-pipeline-canary: ..."
+    patterns:
+      - pattern-regex: secure-pipeline-canary.*
+      - pattern: "secure-pipeline-canary: $X"
 """
 _CANARIES = {
     "canary.py": "secure_pipeline_canary('x')  # nosemgrep\n",
