@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Ended, Workplace
+from fakes.workplace import Ended, Workplace
 from secure_pipeline.run import GRAPH
 
 pytestmark = pytest.mark.integration
@@ -222,8 +224,6 @@ def remove_bundle(place: Workplace, predicate: str) -> None:
                 for layer in manifest["layers"]
                 if layer["annotations"].get("predicateType") != predicate
             ]
-            import hashlib
-
             data = json.dumps(manifest).encode()
             digest = hashlib.sha256(data).hexdigest()
             (blobs / digest).write_bytes(data)
@@ -386,8 +386,6 @@ def test_a_full_disk_stops_the_run(workplace: Workplace) -> None:
     workplace.state.mkdir()
     script = f'mount -t tmpfs -o size=6m full {workplace.state} && exec "$@"'
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    import sys
-
     done = subprocess.run(
         ["unshare", *user, "--mount", "sh", "-c", script, "sh",
          sys.executable, "-m", "secure_pipeline", "run"],

@@ -22,7 +22,7 @@ def doctor(
     database: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
-    """Say for each part what was found, what is missing and what to type."""
+    """Say what is there, what is missing and what to type."""
     from secure_pipeline import wiring
     from secure_pipeline.doctor import Places
 

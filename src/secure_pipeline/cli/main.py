@@ -82,6 +82,8 @@ def main() -> None:
         result = app(standalone_mode=False)
         sys.stdout.flush()
         code = _exit_code(result)
+        if code is ExitCode.INTERRUPTED:
+            print("interrupted", file=sys.stderr)
     except PipelineError as error:
         if debug:
             traceback.print_exc()

@@ -30,7 +30,7 @@ def run(
     ] = False,
     as_json: JsonOption = False,
 ) -> ExitCode:
-    """Run all stages: analyze, test and build side by side, then scan, sign and verify."""
+    """Run all stages and verify the image."""
     from secure_pipeline.cli._execute import execute
     from secure_pipeline.run import GRAPH
     from secure_pipeline.wiring.binding import Options

@@ -23,7 +23,7 @@ def scan(
     database: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
-    """Scan the image, by digest, for vulnerabilities, secrets and misconfiguration."""
+    """Scan the image for vulnerabilities, secrets and bad settings."""
     from secure_pipeline.cli._execute import execute
     from secure_pipeline.wiring.binding import Options
 

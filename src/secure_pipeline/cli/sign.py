@@ -23,7 +23,7 @@ def sign(
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
-    """Sign one statement per piece of evidence, attach them to the image and seal the set."""
+    """Sign the evidence, attach it to the image and seal it."""
     from secure_pipeline.cli._execute import execute
     from secure_pipeline.wiring.binding import Options
 

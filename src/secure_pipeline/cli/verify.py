@@ -43,7 +43,7 @@ def verify(
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
-    """Verify an image and all its evidence against the policy: the decision per rule, and why."""
+    """Verify image and evidence against the policy, rule by rule."""
     from secure_pipeline.records import encode
     from secure_pipeline.report import to_text
     from secure_pipeline.wiring import verify_image

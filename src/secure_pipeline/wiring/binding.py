@@ -26,6 +26,7 @@ from secure_pipeline.ports import Analyzer, Builder, Clock, Scanner, SourceState
 from secure_pipeline.records import encode
 from secure_pipeline.tools.buildah import Buildah
 from secure_pipeline.tools.demodb import DemonstrationDatabase
+from secure_pipeline.tools.docker import Docker
 from secure_pipeline.tools.git import GitSource
 from secure_pipeline.tools.locate import LocatedTool, ToolStore, locate, tool_key
 from secure_pipeline.tools.pins import load_pins
@@ -44,6 +45,7 @@ from secure_pipeline.tools.trivydb import (
 
 DEMONSTRATION_NAME = "demonstration"
 MAX_PEM_BYTES = 64 << 10
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _WITHHELD = ("SECURE_PIPELINE_", "COSIGN_", "VAULT_", "SIGSTORE_")
 
 
@@ -202,9 +204,17 @@ class Binding:
         return ProcessTestRunner(self.processes)
 
     def _builder(self) -> Builder:
-        tool = self.tool(self._builder_name().value)
+        name = self._builder_name()
+        tool = self.tool(name.value)
+        proxies = {n: v for n, v in self.world.environment.items() if n.lower() in _PROXIES}
+        if name is BuilderName.DOCKER:
+            directory = self.place.state / "docker"
+            host = self.world.environment.get("DOCKER_HOST")
+            return Docker(
+                tool, self.processes, directory, self.clock, host=host, environment=proxies
+            )
         storage = self.place.state / "builder"
-        return Buildah(tool, self.processes, storage, self.clock)
+        return Buildah(tool, self.processes, storage, self.clock, environment=proxies)
 
     def _scanner(self) -> Scanner:
         return Trivy(
