@@ -58,8 +58,6 @@ def copy_of_released(released: Workplace, tmp_path: Path) -> Workplace:
     """A copy of the released workplace that a test may alter."""
     root = tmp_path / "service"
     # Not the builder's storage: its layers hold device nodes, which a copy would read for ever.
-    shutil.copytree(
-        released.root, root, symlinks=True, ignore=shutil.ignore_patterns("builder")
-    )
+    shutil.copytree(released.root, root, symlinks=True, ignore=shutil.ignore_patterns("builder"))
     (tmp_path / "bases").symlink_to((released.root.parent / "bases").resolve())
     return Workplace(root, released.environment)
