@@ -63,7 +63,7 @@ def test_a_run_ends_with_a_verified_image(released: Workplace) -> None:
         result = json.loads((run / "stages" / f"{stage}.json").read_bytes())["result"]
         assert result["verdict"] == "PASS", stage
     names = {p.name for p in run.glob("reports/*/*")}
-    assert {"analyze.sarif", "build.log", "evidence.intoto.jsonl", "vsa.json"} <= names
+    assert {"findings.sarif", "build.log", "evidence.intoto.jsonl", "vsa.json"} <= names
     image = f"inference-service@{released.image()}"
     assert released.run("verify", image).code == 0
     assert released.run("verify", "layout", str(released.state / "image")).code == 0
