@@ -22,8 +22,9 @@ from fakes.registry import (
     push_layout,
     referrers_registry,
 )
+from fakes.workplace import Workplace
 from secure_pipeline.attestations import bundle, dsse, predicates
-from secure_pipeline.attestations.attachments import att_tag
+from secure_pipeline.attestations.attachments import att_tag, collect
 from secure_pipeline.attestations.statement import parse_statement
 from secure_pipeline.events import ignore
 from secure_pipeline.keys.local import LocalSigner, generate, load
@@ -149,6 +150,27 @@ def test_cosign_accepts_every_type(
 ) -> None:
     """Each predicate type verifies in each layout alone, with and without the referrers API."""
     assert cosign.verify(signed.key, kind, form, pushed[f"{place} {form}"])
+
+
+@pytest.mark.xdist_group("released")
+def test_cosign_accepts_the_evidence_of_a_real_run(
+    cosign: Cosign, registry: str, released: Workplace, shared: Path
+) -> None:
+    """Every type that the whole pipeline wrote verifies in both layouts."""
+    layout = Layout.open(released.state / "image")
+    digest = Digest.parse(released.image())
+    public = load_public_key("release", (shared / "release.pub").read_bytes(), P256)
+    kinds = {
+        parse_statement(item.envelope.payload).predicate_type for item in collect(layout, digest)
+    }
+    assert kinds == set(TYPES)
+    assert all(public.signed(item.envelope) for item in collect(layout, digest))
+    for form, chosen in ((BUNDLE, only_bundles), (ATT, only_att)):
+        repository = f"run-{'bundle' if form == BUNDLE else 'att'}"
+        push_layout(layout, registry, repository, chosen)
+        for kind in kinds:
+            image = f"{registry}/{repository}@{digest}"
+            assert cosign.verify(shared / "release.pub", kind, form, image), (kind, form)
 
 
 @pytest.mark.parametrize("form", [BUNDLE, ATT])

@@ -20,7 +20,7 @@ import pytest
 from fakes.workplace import Ended, Workplace
 from secure_pipeline.run import GRAPH
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("released")]
 
 
 def stages(ended: Ended) -> dict[str, dict[str, Any]]:
