@@ -22,6 +22,7 @@ from secure_pipeline.files import read_bounded, sha256_bytes
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.place import Place, digest_of_files, products
 from secure_pipeline.policy import gates
 from secure_pipeline.policy.baseline import MAX_BYTES as MAX_BASELINE_BYTES
 from secure_pipeline.policy.document import LoadedPolicy
@@ -65,30 +66,6 @@ class Ports:
     builder: Callable[[], Builder]
     scanner: Callable[[], Scanner]
     signer: Callable[[], Signer]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where things are. All paths are absolute."""
-
-    root: Path
-    """The repository: the directory of the configuration."""
-    state: Path
-
-    @property
-    def layout(self) -> Path:
-        """The OCI layout with the image and its evidence."""
-        return self.state / "image"
-
-    @property
-    def cache(self) -> Path:
-        """Evidence of unchanged inputs."""
-        return self.state / "cache"
-
-    @property
-    def runs(self) -> Path:
-        """One directory a run."""
-        return self.state / "runs"
 
 
 @dataclass(frozen=True)
@@ -184,7 +161,7 @@ class Pipeline:
             return {
                 **self._common(),
                 "tool": self.ports.keys.tool("semgrep"),
-                "rules": [_digest_of_files(pack) for pack in self.settings.packs],
+                "rules": [digest_of_files(pack) for pack in self.settings.packs],
                 "config": encode(inputs.config),
                 "gate": encode(inputs.gate),
                 "exceptions": encode(inputs.exceptions),
@@ -248,7 +225,7 @@ class Pipeline:
                 "context": build.context_digest(self.place.root, config, self._products()),
                 "config": encode(config),
                 "bases": {
-                    name: _digest_of_files(path / "index.json") for name, path in bases.items()
+                    name: digest_of_files(path / "index.json") for name, path in bases.items()
                 },
                 "gate": encode(self.policy.policy.gates.build),
                 "epoch": self.source.time,
@@ -288,8 +265,8 @@ class Pipeline:
                 "gate": encode(replace(gate, severity=severity)),
                 "exceptions": encode(self.policy.policy.exceptions),
                 "vex": [
-                    *(_digest_of_files(self.place.root / path) for path in self.config.scan.vex),
-                    *(_digest_of_files(self.policy.source.parent / path) for path in gate.vex),
+                    *(digest_of_files(self.place.root / path) for path in self.config.scan.vex),
+                    *(digest_of_files(self.policy.source.parent / path) for path in gate.vex),
                 ],
                 "today": encode(self._today()),
             }
@@ -389,31 +366,8 @@ class Pipeline:
         return self.ports.clock.now().astimezone(UTC).date()
 
 
-def products(config: Config, place: Place) -> tuple[str, ...]:
-    """Paths below the root that the pipeline itself writes."""
-    paths = []
-    if place.state.is_relative_to(place.root):
-        paths.append(str(place.state.relative_to(place.root)))
-    if config.test:
-        paths.append(config.test.junit)
-        if config.test.coverage:
-            paths.append(config.test.coverage.file)
-    return tuple(paths)
-
-
 def _baseline(directory: Path, name: str | None) -> frozenset[str]:
     if name is None:
         return frozenset()
     path = directory / name
     return analyze.read_baseline(read_bounded(path, MAX_BASELINE_BYTES), str(path))
-
-
-def _digest_of_files(path: Path) -> str:
-    """Digest over the files of a directory, or of one file; 'missing' where there is none."""
-    if path.is_file():
-        return sha256_bytes(path.read_bytes())
-    names = sorted(p for p in path.rglob("*") if p.is_file())
-    if not names:
-        return "missing"
-    lines = [f"{p.relative_to(path)} {sha256_bytes(p.read_bytes())}" for p in names]
-    return sha256_bytes("\n".join(lines).encode())

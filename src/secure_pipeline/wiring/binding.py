@@ -20,7 +20,8 @@ from secure_pipeline.files import digest_of, read_bounded, sha256_bytes, sha256_
 from secure_pipeline.keys import local
 from secure_pipeline.keys.uri import KeyRef
 from secure_pipeline.keys.verify import algorithm_of
-from secure_pipeline.pipeline import Keys, Place, Ports, Settings, products
+from secure_pipeline.pipeline import Keys, Ports, Settings
+from secure_pipeline.place import Place, products
 from secure_pipeline.policy.document import Algorithm, LoadedPolicy
 from secure_pipeline.ports import Analyzer, Builder, Clock, Scanner, SourceState, TestRunner
 from secure_pipeline.records import encode

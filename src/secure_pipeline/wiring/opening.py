@@ -16,9 +16,10 @@ from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.config import Config
 from secure_pipeline.data import data_path
 from secure_pipeline.errors import Unavailable, UsageError
-from secure_pipeline.files import sha256_file
+from secure_pipeline.files import sha256_file, write_atomic
 from secure_pipeline.oci.reference import ImageReference
-from secure_pipeline.pipeline import Pipeline, Place
+from secure_pipeline.pipeline import Pipeline
+from secure_pipeline.place import Place
 from secure_pipeline.policy import document
 from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.ports import SourceState
@@ -47,6 +48,7 @@ def opened(stages: tuple[str, ...], options: Options, world: World) -> Iterator[
     cancelled = threading.Event()
     binding = Binding(config, place, options, world, Processes(cancelled))
     with ExitStack() as stack:
+        _prepare(place.state)
         if len(stages) > 1:
             stack.enter_context(_alone(place.state / "lock"))
         source = binding.source()
@@ -56,11 +58,17 @@ def opened(stages: tuple[str, ...], options: Options, world: World) -> Iterator[
         yield Pipeline(config, policy, place, settings, source, run, binding.ports(), cancelled)
 
 
+def _prepare(state: Path) -> None:
+    """Make the state directory; git leaves it alone without being told."""
+    ignored = state / ".gitignore"
+    if not ignored.exists():
+        write_atomic(ignored, b"*\n")
+
+
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Hold the state directory; a second run at the same time is refused, not queued."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         stream: BinaryIO = path.open("ab")
     except OSError as error:
         raise Unavailable(f"cannot write: {error.strerror}", where=str(path)) from error

@@ -14,7 +14,7 @@ from secure_pipeline.events import OnEvent
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
-from secure_pipeline.pipeline import Place
+from secure_pipeline.place import Place
 from secure_pipeline.policy import document
 from secure_pipeline.runs import RunStore
 from secure_pipeline.stages import verify
