@@ -32,7 +32,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             (directory / "bases").mkdir(exist_ok=True)
             (directory / "bases/debian-base").symlink_to(BASE)
             (directory / "policy").mkdir(exist_ok=True)
-            shutil.copy(ROOT / "examples/demo-policy.yaml", directory / "policy/release.yaml")
+            policy = (ROOT / "examples/demo-policy.yaml").read_text()
+            (directory / "policy/release.yaml").write_text(policy)
+            quick = policy.replace("minimum-coverage: 95", "minimum-coverage: 50")
+            (directory / "policy/quick.yaml").write_text(quick)
             shutil.copy(directory / "release.pub", directory / "policy/release.pub")
             (directory / "ready").touch()
     return directory
@@ -47,7 +50,7 @@ def workplace(tmp_path: Path, shared: Path) -> Workplace:
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Workplace:
     """A workplace whose run has passed; tests copy it and never change it."""
-    place = make_workplace(tmp_path_factory.mktemp("released"), shared)
+    place = make_workplace(tmp_path_factory.mktemp("released"), shared, whole=True)
     ended = place.run("run")
     assert ended.code == 0, ended.text
     return place

