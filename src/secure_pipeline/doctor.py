@@ -100,9 +100,9 @@ class Doctor:
 
     def _runtime(self) -> str:
         try:
-            return f"crun {self._tool('crun')}"
-        except PipelineError:
             return f"runc {self._tool('runc')}"
+        except PipelineError:
+            return f"crun {self._tool('crun')}"
 
     def _database(self, policy: LoadedPolicy | None) -> str:
         found = self.database(self.places.database)

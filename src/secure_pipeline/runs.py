@@ -136,11 +136,15 @@ class RunStore:
         return (self._run(run_id).directory / "run.json").is_file()
 
     def all(self) -> tuple[Run, ...]:
-        """All runs, oldest first by their start."""
-        if not self.directory.is_dir():
-            return ()
-        runs = [Run(d) for d in self.directory.iterdir() if (d / "run.json").is_file()]
-        return tuple(sorted(runs, key=lambda run: run.header.started))
+        """All runs with a sound header, oldest first by their start."""
+        found: list[tuple[datetime, Run]] = []
+        for directory in self.directory.iterdir() if self.directory.is_dir() else ():
+            run = Run(directory)
+            try:
+                found.append((run.header.started, run))
+            except ConfigError:
+                continue
+        return tuple(run for _, run in sorted(found, key=lambda item: (item[0], item[1].id)))
 
     def _run(self, run_id: str) -> Run:
         if not RUN_ID.match(run_id):

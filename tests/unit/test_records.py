@@ -139,3 +139,12 @@ def test_runs_are_listed_by_their_start(tmp_path: Path) -> None:
     store.create(dataclasses.replace(HEADER, id="b", started=datetime(2026, 1, 1, tzinfo=UTC)))
     store.create(dataclasses.replace(HEADER, id="a", started=datetime(2026, 1, 2, tzinfo=UTC)))
     assert [run.id for run in store.all()] == ["b", "a"]
+
+
+def test_a_damaged_run_is_no_run(tmp_path: Path) -> None:
+    """One unreadable header does not stop the others from being listed."""
+    store = RunStore(tmp_path)
+    store.create(HEADER)
+    store.create(dataclasses.replace(HEADER, id="r2"))
+    (tmp_path / "r2/run.json").write_text("{")
+    assert [run.id for run in store.all()] == ["r1"]

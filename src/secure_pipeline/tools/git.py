@@ -8,15 +8,18 @@ files the way git does, in the same read as our own digest.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
 from secure_pipeline.errors import Inconclusive, Unavailable
+from secure_pipeline.files import CHUNK_BYTES
 from secure_pipeline.ports import SourceState
 from secure_pipeline.tools.locate import LocatedTool
 from secure_pipeline.tools.process import Command, Outcome, Processes
@@ -147,18 +150,29 @@ class GitSource:
 
 
 def _hash(path: Path, info: os.stat_result, algorithm: str) -> _File | None:
+    """Both digests in one read. Raises: Inconclusive if the file changes meanwhile."""
     if stat.S_ISLNK(info.st_mode):
-        data = os.fsencode(os.readlink(path))
+        stream: BinaryIO = io.BytesIO(os.fsencode(os.readlink(path)))
         mode = "120000"
     elif stat.S_ISREG(info.st_mode):
-        data = path.read_bytes()
+        stream = path.open("rb")
         mode = "100755" if info.st_mode & stat.S_IXUSR else "100644"
     else:
         return None
     # git's object ids are SHA-1 in most repositories; our own digest beside it is SHA-256.
-    blob = hashlib.new(algorithm, b"blob %d\0" % len(data), usedforsecurity=False)
-    blob.update(data)
-    return _File(mode, hashlib.sha256(data).hexdigest(), blob.hexdigest())
+    blob = hashlib.new(algorithm, b"blob %d\0" % info.st_size, usedforsecurity=False)
+    own = hashlib.sha256()
+    size = 0
+    with stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            blob.update(chunk)
+            own.update(chunk)
+            size += len(chunk)
+            if size > info.st_size:
+                break
+    if size != info.st_size:
+        raise Inconclusive("a file changed while it was read", where=str(path))
+    return _File(mode, own.hexdigest(), blob.hexdigest())
 
 
 def _tree_digest(files: dict[str, _File]) -> str:
