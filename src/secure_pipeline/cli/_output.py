@@ -33,7 +33,7 @@ class Output:
 
     def text(self, line: str = "") -> None:
         """Write one line for people."""
-        print(line, file=self.stream)
+        print(line, file=self.stream, flush=True)
 
     def document(self, kind: str, content: dict[str, Any]) -> None:
         """With ``--json``: write the versioned document."""

@@ -63,7 +63,6 @@ class PlainView:
                         f"{event.stage:8} {event.verdict}{word} in {event.seconds:.1f} s: "
                         f"{event.summary}"
                     )
-            self._output.stream.flush()
 
 
 class LiveView:
