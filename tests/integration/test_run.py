@@ -347,6 +347,17 @@ def test_what_the_operator_named_wrongly(
     assert "wrong" not in ended.text.replace("found wrong", "")
 
 
+def test_a_run_without_a_key_ends_before_it_begins(workplace: Workplace) -> None:
+    """Nobody waits for a scan to learn that the key or its password is missing."""
+    for name in ("SECURE_PIPELINE_KEY", "SECURE_PIPELINE_KEY_PASSWORD"):
+        del workplace.environment[name]
+        ended = workplace.run("run")
+        assert ended.code == 2
+        assert "started" not in ended.out
+        assert "hint:" in ended.err
+    assert not workplace.state.exists()
+
+
 def test_scn_01_a_scan_without_a_database_is_not_a_pass(copy_of_released: Workplace) -> None:
     """An unreachable repository of databases is exit 4, never zero findings."""
     ended = copy_of_released.run("scan", SECURE_PIPELINE_DATABASE="127.0.0.1:9/nothing/trivy-db:2")

@@ -148,13 +148,21 @@ class Binding:
         base = self.world.directory if self.options.key else self.place.root
         return base / KeyRef.parse(text).path
 
-    def _signer(self) -> local.LocalSigner:
+    def require_key(self) -> None:
+        """Fail before any stage runs if there is no key to sign with at the end."""
+        self._signer_key()
+        self._password()
+
+    def _password(self) -> str:
         password = local.password_from(self.world.environment)
         if password is None:
             raise UsageError(
                 "the key's password is not set", hint=f"set {local.PASSWORD_VARIABLES[0]}"
             )
-        return local.load(self._key_path(), password)
+        return password
+
+    def _signer(self) -> local.LocalSigner:
+        return local.load(self._key_path(), self._password())
 
     def _trusted(
         self, policy: LoadedPolicy, stages: tuple[str, ...]

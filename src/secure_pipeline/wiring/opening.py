@@ -47,6 +47,8 @@ def opened(stages: tuple[str, ...], options: Options, world: World) -> Iterator[
         ImageReference.parse(options.image)
     cancelled = threading.Event()
     binding = Binding(config, place, options, world, Processes(cancelled))
+    if "sign" in stages:
+        binding.require_key()
     with ExitStack() as stack:
         _prepare(place.state)
         if len(stages) > 1:
