@@ -114,8 +114,8 @@ def test_it_is_released_when_the_operator_accepts_its_findings(
 ) -> None:
     """With a baseline beside the operator's policy the same source ends verified."""
     place = prepared(application, tmp_path)
-    assert place.run("analyze").code == 10
-    (written,) = place.state.glob("runs/*/reports/analyze/baseline.json")
+    written = tmp_path / "baseline.json"
+    assert place.run("analyze", "--write-baseline", str(written)).code == 10
     policy = operator_policy(shared, tmp_path, baseline=written)
     ended = place.run("run", SECURE_PIPELINE_POLICY=policy)
     assert ended.code == 0, ended.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secure_pipeline.cli._output import Output, print_error
@@ -13,8 +15,17 @@ if TYPE_CHECKING:
     from secure_pipeline.wiring.binding import Options
 
 
-def execute(stages: tuple[str, ...], options: Options, *, as_json: bool) -> ExitCode:
-    """Open the pipeline, run the stages, show progress and the result; return the exit code."""
+def execute(
+    stages: tuple[str, ...],
+    options: Options,
+    *,
+    as_json: bool,
+    export: Mapping[str, Path] | None = None,
+) -> ExitCode:
+    """Open the pipeline, run the stages, show progress and the result; return the exit code.
+
+    ``export``: reports by name that are also written to a file of the user's choice.
+    """
     from secure_pipeline.cli._progress import progress
     from secure_pipeline.wiring import open_pipeline
 
@@ -27,6 +38,8 @@ def execute(stages: tuple[str, ...], options: Options, *, as_json: bool) -> Exit
         if len(stages) > 1:
             pipeline.finish(outcome)
     _render(output, pipeline, outcome, whole=len(stages) > 1)
+    for name, path in (export or {}).items():
+        _export(output, outcome, name, path)
     output.document("Run" if len(stages) > 1 else "Stage", document)
     return outcome.code
 
@@ -47,6 +60,16 @@ def _render(output: Output, pipeline: Pipeline, outcome: RunOutcome, *, whole: b
             "verified" if outcome.code is ExitCode.PASS else f"not verified (exit {outcome.code})"
         )
         output.text(word)
+
+
+def _export(output: Output, outcome: RunOutcome, name: str, path: Path) -> None:
+    from secure_pipeline.files import write_atomic
+
+    for stage in outcome.stages:
+        for report in stage.stored.result.reports if stage.stored else ():
+            if report.name == name:
+                write_atomic(path, report.content)
+                output.text(f"wrote {path}")
 
 
 def _details(output: Output, stage: StageOutcome) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from secure_pipeline.cli._options import (
     ConfigOption,
     JsonOption,
@@ -17,6 +22,10 @@ def analyze(
     policy: PolicyOption = None,
     state: StateOption = None,
     run: RunOption = None,
+    write_baseline: Annotated[
+        Path | None,
+        typer.Option("--write-baseline", help="Write all open findings as a baseline file."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Analyse the source with Semgrep and gate on new findings."""
@@ -24,4 +33,5 @@ def analyze(
     from secure_pipeline.wiring.binding import Options
 
     options = Options(config=config, policy=policy, state=state, run=run)
-    return execute(("analyze",), options, as_json=as_json)
+    export = {"baseline.json": write_baseline} if write_baseline else None
+    return execute(("analyze",), options, as_json=as_json, export=export)

@@ -14,7 +14,7 @@ from secure_pipeline.findings import Finding
 MAX_BYTES = 32 << 20
 _VERSION = 1
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_HINT = "copy reports/analyze/baseline.json of a run of 'secure-pipeline analyze'"
+_HINT = "write the file again with 'secure-pipeline analyze --write-baseline FILE'"
 
 
 def baseline_document(findings: Iterable[Finding]) -> bytes:
