@@ -15,6 +15,7 @@ import pytest
 
 from contracts.builder import BuilderContract, request
 from fakes.bases import debian_base
+from fakes.workplace import Workplace
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.config import SecretConfig
 from secure_pipeline.errors import ConfigError, Inconclusive, Unavailable
@@ -191,3 +192,14 @@ def test_bld_08_docker_sends_what_the_ignore_file_leaves(
     for name in ("a", "b", "s"):
         (asked.context / name).write_text(name)
     builder.build(asked, ignore)
+
+
+def test_a_whole_run_with_docker(engine: str, workplace: Workplace) -> None:
+    """With `builder: docker` the same run ends verified, and the provenance names docker."""
+    path = workplace.root / "secure-pipeline.yaml"
+    path.write_text(path.read_text().replace("build:\n", "build:\n  builder: docker\n"))
+    workplace.commit()
+    ended = workplace.run("run", DOCKER_HOST=engine)
+    assert ended.code == 0, ended.text
+    (provenance,) = workplace.state.glob("runs/*/reports/build/provenance.json")
+    assert '"docker"' in provenance.read_text()

@@ -125,10 +125,14 @@ class Binding:
         return GitSource(self.tool("git"), self.processes, self.place.root, exclude)
 
     def _locate(self, name: str) -> LocatedTool:
-        return locate(name, store=self.world.store, path=self.world.path, processes=self.processes)
+        return locate(name, store=self.world.store, path=self._path(name), processes=self.processes)
+
+    def _path(self, name: str) -> str:
+        """The distribution's docker client first: it is the one that brings BuildKit along."""
+        return f"/usr/bin:{self.world.path}" if name == "docker" else self.world.path
 
     def _tool_key(self, name: str) -> str:
-        return f"{name} {tool_key(load_pins()[name], self.world.path)}"
+        return f"{name} {tool_key(load_pins()[name], self._path(name))}"
 
     def _database_key(self) -> str:
         if self.options.database == DEMONSTRATION_NAME:
