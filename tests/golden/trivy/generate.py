@@ -67,7 +67,7 @@ def record(entries: list[Layer | str], work: Path) -> dict[str, Any]:
         )
     )
     assert outcome.ok, outcome.tail()
-    text = outcome.stdout.decode().replace(str(work), "/work").replace(GITHUB_TOKEN, "removed")
+    text = outcome.stdout.decode().replace(str(work), "/scan").replace(GITHUB_TOKEN, "removed")
     report: dict[str, Any] = json.loads(text, object_hook=_still)
     return report
 
