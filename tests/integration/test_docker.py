@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import threading
@@ -192,6 +193,19 @@ def test_bld_08_docker_sends_what_the_ignore_file_leaves(
     for name in ("a", "b", "s"):
         (asked.context / name).write_text(name)
     builder.build(asked, ignore)
+
+
+def test_what_a_killed_build_left_goes_with_the_next(
+    builder: Docker, bases: Mapping[str, Path], tmp_path: Path
+) -> None:
+    """Secrets of a build that nobody holds any more are removed; those of a live one stay."""
+    for name in ("docker-dead", "docker-live"):
+        (tmp_path / "work" / name / "secrets").mkdir(parents=True)
+        (tmp_path / "work" / name / "secrets/token").write_text("secret")
+    with (tmp_path / "work/docker-live/held").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        builder.build(request(tmp_path, "FROM debian-base\n", bases), ignore)
+    assert sorted(p.name for p in (tmp_path / "work").glob("docker-*")) == ["docker-live"]
 
 
 def test_a_whole_run_with_docker(engine: str, workplace: Workplace) -> None:

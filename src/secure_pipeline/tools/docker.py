@@ -6,11 +6,13 @@ with ``docker save`` and converted here. Tags that are used carry a random name 
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from secure_pipeline.errors import (
     VerificationFailed,
 )
 from secure_pipeline.events import OnEvent
-from secure_pipeline.files import canonical_json, read_bounded, write_atomic
+from secure_pipeline.files import canonical_json, locked, read_bounded, write_atomic
 from secure_pipeline.oci.archive import read_archive, write_archive
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.image import Image, fits, read_image
@@ -49,6 +51,7 @@ MINIMUM_VERSION = (20, 10)
 MAX_RECORD_BYTES = 1 << 20
 SHORT_SECONDS = 120.0
 COPY_SECONDS = 900.0
+_HELD = "held"
 _RESULT = "localhost/secure-pipeline/build"
 _HEREDOC_VERSION = (23, 0)
 _CHECKSUM_VERSION = (24, 0)
@@ -95,22 +98,20 @@ class Docker:
         dockerfile = load(request.dockerfile, request.dockerfile_name or request.dockerfile.name)
         target_stage(dockerfile, request.target)
         redact = Redactor(hidden_texts(request))
-        work = self._work()
-        try:
-            _check_features(dockerfile, self._engine_version(work))
-            log = BuildKitLog(dockerfile, redact, on_event)
-            layout = Layout.create(request.output)
-            tasks = [
-                _Task(Job.resolve(request, dockerfile, platform), work, log)
-                for platform in platforms(request)
-            ]
-            images = [self._one(task, layout) for task in tasks]
-            bases = [base for task in tasks for base in self._bases(task)]
-            descriptor = list_image(layout, images)
-        except OSError as error:
-            raise Unavailable(f"cannot write: {error.strerror}", where=str(work)) from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        with self._work() as work:
+            try:
+                _check_features(dockerfile, self._engine_version(work))
+                log = BuildKitLog(dockerfile, redact, on_event)
+                layout = Layout.create(request.output)
+                tasks = [
+                    _Task(Job.resolve(request, dockerfile, platform), work, log)
+                    for platform in platforms(request)
+                ]
+                images = [self._one(task, layout) for task in tasks]
+                bases = [base for task in tasks for base in self._bases(task)]
+                descriptor = list_image(layout, images)
+            except OSError as error:
+                raise Unavailable(f"cannot write: {error.strerror}", where=str(work)) from error
         return BuildOutcome(
             tool=self._tool.identity,
             digest=str(descriptor.digest),
@@ -121,17 +122,34 @@ class Docker:
             log=bytes(log.log),
         )
 
-    def _work(self) -> Path:
+    @contextmanager
+    def _work(self) -> Iterator[Path]:
+        """A private directory, held while it is used; those that killed builds left go first."""
         try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            work = Path(tempfile.mkdtemp(prefix="docker-", dir=self._directory))
-            for name in ("config", "secrets"):
-                (work / name).mkdir(mode=0o700)
+            with locked(self._directory / "lock"):
+                self._directory.chmod(0o700)
+                self._remove_abandoned()
+                work = Path(tempfile.mkdtemp(prefix="docker-", dir=self._directory))
+                for name in ("config", "secrets"):
+                    (work / name).mkdir(mode=0o700)
+                held = (work / _HELD).open("wb")
+                fcntl.flock(held, fcntl.LOCK_EX)
         except OSError as error:
             raise Unavailable(
                 f"cannot write: {error.strerror}", where=str(self._directory)
             ) from error
-        return work
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            held.close()
+
+    def _remove_abandoned(self) -> None:
+        """Secrets of a build that was ended with kill -9 must not stay on the disk."""
+        for path in self._directory.glob("docker-*"):
+            with suppress(BlockingIOError), (path / _HELD).open("ab") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
 
     def _run(
         self,
