@@ -12,19 +12,24 @@ from pathlib import Path
 
 import requests
 
+from secure_pipeline.events import ignore
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from secure_pipeline.tools.golang import build_go
+from secure_pipeline.tools.pins import GoModule
+from secure_pipeline.wiring import tool_installer
 
 _SECONDS = 20
 
 
 def build_referrers_registry(directory: Path) -> Path:
-    """Compile the registry beside this file into ``directory``; needs Go."""
+    """Compile the registry beside this file into ``directory``, with the tools' own Go."""
     program = directory / "referrers-registry"
     source = Path(__file__).with_name("referrers-registry")
-    command = ["go", "build", "-mod=readonly", "-o", str(program), "."]
-    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=300)
+    installer = tool_installer(ignore)
+    module = GoModule(source, ".", "", {}, {})
+    build_go(program.name, module, program, installer.pins, installer.steps)
     return program
 
 

@@ -32,7 +32,7 @@ def application(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Workp
     )  # fmt: skip
     (archive,) = directory.glob("*.tar.gz")
     with tarfile.open(archive) as unpacked:
-        unpacked.extractall(directory, filter="data")
+        unpacked.extractall(directory)
     root = next(path for path in directory.iterdir() if path.is_dir())
     (directory / "bases").symlink_to(shared / "bases")
     place = Workplace(root, environment(shared))

@@ -392,15 +392,16 @@ def test_bills_of_materials_are_pure(demo: Bench) -> None:
     assert "CVE-" not in json.dumps([dict(cyclonedx), dict(spdx)])
 
 
-@pytest.mark.parametrize("number", [64] if REAL.is_file() else [])
-def test_the_known_image_has_its_known_findings(
-    tmp_path: Path, databases: dict[str, PreparedDatabase], number: int
-) -> None:
-    """The reference image beside the real database has the findings that are known of it."""
-    image = _converted(REAL.parent / "tiny-image.tar", tmp_path)
-    result = Bench(tmp_path, databases["real"]).judge(image)
-    found = [item for item in result.findings if item.kind is Kind.VULNERABILITY]
-    assert len(found) == number
+if REAL.is_file():
+
+    def test_the_known_image_has_its_known_findings(
+        tmp_path: Path, databases: dict[str, PreparedDatabase]
+    ) -> None:
+        """The reference image beside the real database has the findings that are known of it."""
+        image = _converted(REAL.parent / "tiny-image.tar", tmp_path)
+        result = Bench(tmp_path, databases["real"]).judge(image)
+        found = [item for item in result.findings if item.kind is Kind.VULNERABILITY]
+        assert len(found) == 64
 
 
 def _converted(archive: Path, directory: Path) -> Descriptor:
