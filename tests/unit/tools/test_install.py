@@ -177,7 +177,11 @@ def test_a_member_that_is_no_file_is_refused(workshop: Workshop, kind: bytes) ->
     assert workshop.installed() == []
 
 
-@pytest.mark.parametrize("content", [archive(name="other"), b"no archive", archive()[:40]])
+@pytest.mark.parametrize(
+    "content",
+    [archive(name="other"), b"no archive", archive()[:40]],
+    ids=["another program", "no archive", "half an archive"],
+)
 def test_an_archive_without_the_program_is_refused(workshop: Workshop, content: bytes) -> None:
     """An archive that is broken, cut or lacks the member is refused, and nothing is left."""
     workshop.answer = content
