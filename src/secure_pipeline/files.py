@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from secure_pipeline.errors import ConfigError, Unavailable
 
@@ -42,17 +43,22 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
         try:
             with os.fdopen(handle, "wb") as stream:
-                os.fchmod(stream.fileno(), mode)
                 stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
+                publish(stream, Path(temporary), path, mode)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        fsync_directory(path.parent)
     except OSError as error:
         raise Unavailable(f"cannot write: {error.strerror}", where=str(path)) from error
+
+
+def publish(stream: BinaryIO, temporary: Path, path: Path, mode: int = 0o644) -> None:
+    """Make a written temporary file the file at ``path``, durably. Raises: OSError."""
+    os.fchmod(stream.fileno(), mode)
+    stream.flush()
+    os.fsync(stream.fileno())
+    os.replace(temporary, path)
+    fsync_directory(path.parent)
 
 
 def fsync_directory(path: Path) -> None:

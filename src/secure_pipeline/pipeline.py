@@ -22,6 +22,7 @@ from secure_pipeline.files import read_bounded, sha256_bytes
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.oci.walk import check_image
 from secure_pipeline.place import Place, digest_of_files, products
 from secure_pipeline.policy import gates
 from secure_pipeline.policy.baseline import MAX_BYTES as MAX_BASELINE_BYTES
@@ -303,7 +304,7 @@ class Pipeline:
     def _verify(self) -> Task:
         def execute(results: Results, on_event: OnEvent) -> StageResult:
             inputs = verify.VerifyInputs(
-                layout=self.place.layout,
+                source=Layout.open(self.place.layout),
                 image=self._reference(results),
                 policy=self.policy,
                 operator_keys=self.settings.trusted,
@@ -355,7 +356,7 @@ class Pipeline:
         layout = Layout.open(self.place.layout)
         if all(item.digest != digest for item in layout.manifests()):
             return False
-        layout.verify_image(digest)
+        check_image(layout, digest)
         return True
 
     def _products(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from secure_pipeline.events import ignore
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import MANIFEST_TYPE
+from secure_pipeline.oci.walk import check_image
 from secure_pipeline.ports import Builder, BuildFailed, BuildRequest
 
 EPOCH = 1_700_000_000
@@ -58,7 +59,7 @@ class BuilderContract:
         """The digest that is returned names a whole image in the output layout."""
         asked = request(tmp_path, "FROM debian-base\nRUN echo one\n", bases)
         outcome = builder.build(asked, ignore)
-        checked = Layout.open(asked.output).verify_image(Digest.parse(outcome.digest))
+        checked = check_image(Layout.open(asked.output), Digest.parse(outcome.digest))
         assert checked.descriptor.media_type == outcome.media_type == MANIFEST_TYPE
         assert 0 < outcome.size <= checked.total
         assert [base.name for base in outcome.bases] == ["debian-base"]
@@ -87,7 +88,7 @@ class BuilderContract:
         layout = Layout.open(asked.output)
         assert first.digest != second.digest
         for outcome in (first, second):
-            layout.verify_image(Digest.parse(outcome.digest))
+            check_image(layout, Digest.parse(outcome.digest))
 
     def test_a_failing_step_names_its_line(
         self, builder: Builder, bases: Mapping[str, Path], tmp_path: Path

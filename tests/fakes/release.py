@@ -190,7 +190,9 @@ class Release:
 
     def verify(self, policy: LoadedPolicy, now: datetime = NOON, **changes: Any) -> StageResult:
         """Verify the image at a time."""
-        inputs = VerifyInputs(self.path, ImageReference(NAME, self.image.digest), policy)
+        inputs = VerifyInputs(
+            Layout.open(self.path), ImageReference(NAME, self.image.digest), policy
+        )
         return verify(replace(inputs, **changes), FixedClock(now), ignore)
 
     def blob(self, digest: Digest) -> Path:

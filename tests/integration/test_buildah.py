@@ -31,6 +31,7 @@ from secure_pipeline.events import Event, Progress, ignore
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import INDEX_TYPE
+from secure_pipeline.oci.walk import check_image
 from secure_pipeline.ports import BuildFailed, BuildOutcome, BuildRequest
 from secure_pipeline.tools.buildah import Buildah
 from secure_pipeline.tools.buildjob import host_platform
@@ -242,7 +243,7 @@ def test_several_platforms_become_one_index(builder: Buildah, tmp_path: Path) ->
     )
     outcome = builder.build(asked, ignore)
     assert outcome.media_type == INDEX_TYPE
-    checked = Layout.open(asked.output).verify_image(Digest.parse(outcome.digest))
+    checked = check_image(Layout.open(asked.output), Digest.parse(outcome.digest))
     assert [str(item.platform) for item, _ in checked.manifests] == ["linux/arm64", "linux/amd64"]
 
 
@@ -320,7 +321,7 @@ def test_an_altered_layer_in_the_output_is_replaced(
         path = asked.output / "blobs" / "sha256" / layer.digest.hex
         path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert builder.build(asked, ignore).digest == outcome.digest
-    layout.verify_image(Digest.parse(outcome.digest))
+    check_image(layout, Digest.parse(outcome.digest))
 
 
 def test_an_altered_base_is_refused(tmp_path: Path) -> None:
@@ -438,7 +439,7 @@ def test_kill_9_in_the_middle_leaves_nothing_and_the_next_build_works(
 
     again = request(tmp_path, text.replace("sleep 62.5", "true"), bases)
     outcome = make(tmp_path / "storage").build(again, ignore)
-    Layout.open(again.output).verify_image(Digest.parse(outcome.digest))
+    check_image(Layout.open(again.output), Digest.parse(outcome.digest))
     assert dict(files(again, outcome))["first"] == b"first\n"
     root = tmp_path / "storage" / host_platform().replace("/", "-") / "root"
     command = ["buildah", "--root", root, "--runroot", tmp_path / "run", "containers", "-q"]

@@ -24,7 +24,8 @@ from fakes.registry import (
 )
 from fakes.workplace import Workplace
 from secure_pipeline.attestations import bundle, dsse, predicates
-from secure_pipeline.attestations.attachments import att_tag, collect
+from secure_pipeline.attestations.attachments import collect
+from secure_pipeline.attestations.forms import att_tag
 from secure_pipeline.attestations.statement import parse_statement
 from secure_pipeline.events import ignore
 from secure_pipeline.keys.local import LocalSigner, generate, load

@@ -1,44 +1,45 @@
-"""Evidence beside an image in a layout, in both forms that the field reads (FORMATS §2, §3).
+"""Evidence beside an image, in both forms that the field reads (FORMATS §2, §3).
 
 ``bundle``: one referrer manifest per statement. ``att``: one manifest under the tag
-``sha256-<hex>.att`` with one layer per statement.
+``sha256-<hex>.att`` with one layer per statement. ``publishing`` writes them to registries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
-from secure_pipeline import shape
 from secure_pipeline.attestations import bundle, dsse
+from secure_pipeline.attestations.forms import (
+    ENVELOPE_TYPE,
+    MAX_ATTACHMENTS,
+    Attested,
+    Form,
+    att_form,
+    att_tag,
+    bundle_form,
+)
 from secure_pipeline.attestations.statement import parse_statement
 from secure_pipeline.errors import Inconclusive, VerificationFailed
-from secure_pipeline.files import canonical_json
 from secure_pipeline.oci.digest import Digest
-from secure_pipeline.oci.layout import IndexEdit, Layout
+from secure_pipeline.oci.indexedit import IndexEdit
+from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import (
-    CONFIG_TYPE,
-    EMPTY_BYTES,
     EMPTY_TYPE,
     MANIFEST_TYPE,
     MAX_MANIFEST_BYTES,
     Descriptor,
     Manifest,
 )
+from secure_pipeline.oci.store import Source
 
-ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
-CONTENT = "dev.sigstore.bundle.content"
-PREDICATE = "dev.sigstore.bundle.predicateType"
-CREATED = "org.opencontainers.image.created"
-ATT_SIGNATURE = "dev.cosignproject.cosign/signature"
-ATT_PREDICATE = "predicateType"
+READERS = 8
+"""Attachments read at the same time."""
 
-MAX_ATTACHMENTS = 1000
-"""Per image and layout; cosign reads no more either."""
-
-Source = Literal["bundle", "att"]
+Place = Literal["bundle", "att"]
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,19 @@ class Limits:
 class Attachment:
     """An envelope found beside an image; its signature is not checked yet."""
 
-    source: Source
+    source: Place
     """Where it was found first."""
     envelope: dsse.Envelope
     manifest_digest: Digest
 
 
-def att_tag(image: Digest) -> str:
-    """Return the tag that holds an image's attestations in the older layout."""
-    return f"sha256-{image.hex}.att"
+@dataclass(frozen=True)
+class _Spot:
+    """A layer that holds an attachment."""
+
+    place: Place
+    manifest: Digest
+    layer: Descriptor
 
 
 def attach(
@@ -83,33 +88,55 @@ def attach(
     Raises: VerificationFailed if an envelope is malformed, about another image, or not there
     afterwards; Inconclusive if the limits of readers would be exceeded; Unavailable.
     """
-    parsed = [(dsse.parse_envelope(data), kind) for data, kind in envelopes]
-    for envelope, kind in parsed:
-        statement = parse_statement(envelope.payload)
-        statement.require_type(kind)
-        statement.require_subject(image.digest)
-        if [item.name for item in statement.subjects] != [subject_name]:
-            raise VerificationFailed(f"subject is not named {subject_name!r}", where=kind)
+    attested = [_attested(data, kind, image.digest, subject_name) for data, kind in envelopes]
     with layout.edit() as edit:
-        _attach_bundles(layout, edit, image, parsed, public_key_der, created)
-        _attach_att(layout, edit, image, parsed)
-    for source in ("bundle", "att"):
-        present = {_identity(item.envelope) for item in _read(layout, image.digest, {source})}
-        if any(_identity(envelope) not in present for envelope, _ in parsed):
-            raise VerificationFailed(f"an attachment is not in the {source} layout afterwards")
+        _attach_bundles(layout, edit, image, attested, public_key_der, created)
+        _attach_att(layout, edit, image, attested)
+    for place in ("bundle", "att"):
+        present = {_identity(item.envelope) for item in _read(layout, image.digest, {place})}
+        if any(_identity(item.envelope) not in present for item in attested):
+            raise VerificationFailed(f"an attachment is not in the {place} layout afterwards")
 
 
 def collect(
-    layout: Layout, image_digest: Digest, limits: Limits | None = None
+    source: Source, image_digest: Digest, limits: Limits | None = None
 ) -> tuple[Attachment, ...]:
     """Return all envelopes beside an image: both layouts, each payload and signature once.
 
-    Raises: VerificationFailed if one is malformed or altered, Inconclusive over a limit.
+    Raises: VerificationFailed if one is malformed or altered, Inconclusive over a limit,
+    Unavailable.
     """
     found: dict[object, Attachment] = {}
-    for item in _read(layout, image_digest, {"bundle", "att"}, limits):
+    for item in _read(source, image_digest, {"bundle", "att"}, limits):
         found.setdefault(_identity(item.envelope), item)
     return tuple(found.values())
+
+
+def bundle_spots(
+    source: Source, listed: Iterable[Descriptor], image: Digest
+) -> Iterator[tuple[Digest, Descriptor]]:
+    """Yield (manifest digest, layer) of each bundle among an image's referrers.
+
+    Raises: VerificationFailed for a bundle manifest that is malformed or altered; Unavailable.
+    """
+    candidates = [item for item in listed if _may_be_bundle(item)]
+    with ThreadPoolExecutor(READERS) as readers:
+        read = list(readers.map(lambda item: _bundle_manifest(source, item, image), candidates))
+    manifests = [manifest for manifest in read if manifest is not None]
+    for config in {manifest.config.digest: manifest.config for manifest in manifests}.values():
+        _check_config(source, config)
+    for descriptor, manifest in zip(candidates, read, strict=True):
+        if manifest is not None:
+            yield descriptor.digest, manifest.layers[0]
+
+
+def _attested(data: bytes, kind: str, image: Digest, subject_name: str) -> Attested:
+    envelope = dsse.parse_envelope(data)
+    statement = parse_statement(envelope.payload)
+    statement.require_type(kind)
+    if [item.name for item in statement.subjects] != [subject_name]:
+        raise VerificationFailed(f"subject is not named {subject_name!r}", where=kind)
+    return Attested.of(envelope, image)
 
 
 def _identity(envelope: dsse.Envelope) -> tuple[Digest, tuple[bytes, ...]]:
@@ -117,34 +144,39 @@ def _identity(envelope: dsse.Envelope) -> tuple[Digest, tuple[bytes, ...]]:
 
 
 def _read(
-    layout: Layout, image: Digest, sources: set[str], limits: Limits | None = None
+    source: Source, image: Digest, places: set[str], limits: Limits | None = None
 ) -> Iterator[Attachment]:
     """Yield what the chosen layouts hold; sizes and counts are checked first."""
-    places = []
     limits = limits or Limits()
-    listed = layout.manifests()
-    if "bundle" in sources:
-        places += [("bundle", *place) for place in _bundle_layers(layout, listed, image)]
-    tagged = layout.tagged(att_tag(image)) if "att" in sources else None
+    spots: list[_Spot] = []
+    if "bundle" in places:
+        listed = source.referrers(image)
+        _check_count(sum(map(_may_be_bundle, listed)), limits, image)
+        spots += [_Spot("bundle", *spot) for spot in bundle_spots(source, listed, image)]
+    tagged = source.tagged(att_tag(image)) if "att" in places else None
     if tagged:
-        manifest = layout.read_manifest(tagged)
-        _check_config(layout, manifest)
-        layers = [item for item in manifest.layers if item.media_type == ENVELOPE_TYPE]
-        places += [("att", tagged.digest, layer) for layer in layers]
-    _check_limits([layer for *_, layer in places], limits, image)
-    for source, manifest_digest, layer in places:
-        data = layout.read_blob(layer.digest, limits.each, layer.size)
-        try:
-            parse = bundle.parse_bundle if source == "bundle" else dsse.parse_envelope
-            envelope = parse(data, str(layer.digest))
-        except bundle.NotAnAttestation:
-            continue
-        yield Attachment("bundle" if source == "bundle" else "att", envelope, manifest_digest)
+        manifest = source.read_manifest(tagged)
+        _check_config(source, manifest.config)
+        layers = (item for item in manifest.layers if item.media_type == ENVELOPE_TYPE)
+        spots += [_Spot("att", tagged.digest, layer) for layer in layers]
+    _check_limits([spot.layer for spot in spots], limits, image)
+    with ThreadPoolExecutor(READERS) as readers:
+        yield from filter(None, readers.map(lambda spot: _open(source, spot, limits), spots))
+
+
+def _open(source: Source, spot: _Spot, limits: Limits) -> Attachment | None:
+    """Read and parse one attachment; None for a bundle that signs no statement."""
+    data = source.read_blob(spot.layer.digest, limits.each, spot.layer.size)
+    parse = bundle.parse_bundle if spot.place == "bundle" else dsse.parse_envelope
+    try:
+        envelope = parse(data, str(spot.layer.digest))
+    except bundle.NotAnAttestation:
+        return None
+    return Attachment(spot.place, envelope, spot.manifest)
 
 
 def _check_limits(layers: Sequence[Descriptor], limits: Limits, image: Digest) -> None:
-    if len(layers) > limits.count:
-        raise Inconclusive(f"{len(layers)} attachments; limit {limits.count}", where=str(image))
+    _check_count(len(layers), limits, image)
     largest = max((layer.size for layer in layers), default=0)
     if largest > limits.each:
         raise Inconclusive(f"attachment of {largest} bytes; limit {limits.each}", where=str(image))
@@ -155,97 +187,62 @@ def _check_limits(layers: Sequence[Descriptor], limits: Limits, image: Digest) -
         )
 
 
-def _bundle_layers(
-    layout: Layout, listed: Sequence[Descriptor], image: Digest
-) -> Iterator[tuple[Digest, Descriptor]]:
-    """Yield (manifest digest, layer) of each bundle whose subject is the image."""
-    for descriptor in dict.fromkeys(item.digest for item in listed if _may_be_bundle(item, image)):
-        entry = next(item for item in listed if item.digest == descriptor)
-        manifest = layout.read_manifest(entry)
-        if manifest.kind != bundle.MEDIA_TYPE:
-            continue
-        if manifest.subject is None or manifest.subject.digest != image:
-            continue
-        if len(manifest.layers) != 1 or manifest.layers[0].media_type != bundle.MEDIA_TYPE:
-            raise VerificationFailed("not one bundle layer", where=str(descriptor))
-        _check_config(layout, manifest)
-        yield descriptor, manifest.layers[0]
+def _check_count(count: int, limits: Limits, image: Digest) -> None:
+    if count > limits.count:
+        raise Inconclusive(f"{count} attachments; limit {limits.count}", where=str(image))
 
 
-def _check_config(layout: Layout, manifest: Manifest) -> None:
-    """No reader needs these bytes; an altered one is tampering all the same."""
-    layout.read_blob(manifest.config.digest, MAX_MANIFEST_BYTES, manifest.config.size)
-
-
-def _may_be_bundle(descriptor: Descriptor, image: Digest) -> bool:
+def _may_be_bundle(descriptor: Descriptor) -> bool:
     """Some writers leave the descriptor's type empty: then its manifest has to tell."""
-    if descriptor.media_type != MANIFEST_TYPE or descriptor.digest == image:
+    if descriptor.media_type != MANIFEST_TYPE:
         return False
     return descriptor.artifact_type in (None, EMPTY_TYPE, bundle.MEDIA_TYPE)
+
+
+def _bundle_manifest(source: Source, descriptor: Descriptor, image: Digest) -> Manifest | None:
+    """Read a referrer; None if it is no bundle, or about another image."""
+    manifest = source.read_manifest(descriptor)
+    if manifest.kind != bundle.MEDIA_TYPE:
+        return None
+    if manifest.subject is None or manifest.subject.digest != image:
+        return None
+    if len(manifest.layers) != 1 or manifest.layers[0].media_type != bundle.MEDIA_TYPE:
+        raise VerificationFailed("not one bundle layer", where=str(descriptor.digest))
+    return manifest
+
+
+def _check_config(source: Source, config: Descriptor) -> None:
+    """No reader needs these bytes; an altered one is tampering all the same."""
+    source.read_blob(config.digest, MAX_MANIFEST_BYTES, config.size)
 
 
 def _attach_bundles(
     layout: Layout,
     edit: IndexEdit,
     image: Descriptor,
-    envelopes: Sequence[tuple[dsse.Envelope, str]],
+    attested: Sequence[Attested],
     public_key_der: bytes,
     created: datetime,
 ) -> None:
-    present = {layer.digest for _, layer in _bundle_layers(layout, edit.entries, image.digest)}
-    config = layout.write_blob(EMPTY_BYTES, EMPTY_TYPE)
-    subject = Descriptor(image.media_type, image.digest, image.size)
-    for envelope, kind in envelopes:
-        data = bundle.make_bundle(envelope.raw, public_key_der)
-        layer = layout.write_blob(data, bundle.MEDIA_TYPE)
-        if layer.digest in present:
-            continue
-        annotations = {
-            CREATED: shape.rfc3339(created),
-            CONTENT: "dsse-envelope",
-            PREDICATE: kind,
-        }
-        document = _manifest(config, [layer]) | {
-            "artifactType": bundle.MEDIA_TYPE,
-            "subject": subject.to_json(),
-            "annotations": annotations,
-        }
-        manifest = layout.write_blob(canonical_json(document), MANIFEST_TYPE)
-        edit.add(replace(manifest, artifact_type=bundle.MEDIA_TYPE, annotations=annotations))
+    listed = layout.referrers_among(edit.entries, image.digest)
+    present = {layer.digest for _, layer in bundle_spots(layout, listed, image.digest)}
+    for item in attested:
+        form = bundle_form(image, item, public_key_der, created)
+        if not present & {Digest.of(data) for data, kind in form.blobs if kind != EMPTY_TYPE}:
+            edit.add(layout.listed(_store(layout, form), form.manifest))
 
 
 def _attach_att(
-    layout: Layout,
-    edit: IndexEdit,
-    image: Descriptor,
-    envelopes: Sequence[tuple[dsse.Envelope, str]],
+    layout: Layout, edit: IndexEdit, image: Descriptor, attested: Sequence[Attested]
 ) -> None:
     tag = att_tag(image.digest)
     tagged = edit.tagged(tag)
-    layers = list(layout.read_manifest(tagged).layers) if tagged else []
-    present = {layer.digest for layer in layers}
-    for envelope, kind in envelopes:
-        layer = layout.write_blob(envelope.raw, ENVELOPE_TYPE)
-        if layer.digest not in present:
-            layers.append(replace(layer, annotations={ATT_SIGNATURE: "", ATT_PREDICATE: kind}))
-            present.add(layer.digest)
-    if len(layers) > MAX_ATTACHMENTS:
-        raise Inconclusive(f"more than {MAX_ATTACHMENTS} attachments", where=str(image.digest))
-    config = {
-        "architecture": "",
-        "os": "",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [str(layer.digest) for layer in layers]},
-    }
-    described = layout.write_blob(canonical_json(config), CONFIG_TYPE)
-    document = canonical_json(_manifest(described, layers))
-    edit.replace(tag, layout.write_blob(document, MANIFEST_TYPE))
+    form = att_form(layout.read_manifest(tagged) if tagged else None, attested)
+    if form:
+        edit.replace(tag, _store(layout, form))
 
 
-def _manifest(config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:
-    return {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "config": config.to_json(),
-        "layers": [layer.to_json() for layer in layers],
-    }
+def _store(layout: Layout, form: Form) -> Descriptor:
+    for data, media_type in form.blobs:
+        layout.write_blob(data, media_type)
+    return layout.write_blob(form.manifest, MANIFEST_TYPE)

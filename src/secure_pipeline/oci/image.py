@@ -10,11 +10,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from secure_pipeline import shape
 from secure_pipeline.errors import ConfigError, Inconclusive, Unavailable, VerificationFailed
-from secure_pipeline.files import fsync_directory
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import (
@@ -166,51 +165,18 @@ def _plain(layer: Descriptor) -> Descriptor:
     return Descriptor(layer.media_type, layer.digest, layer.size)
 
 
-def has_blob(layout: Layout, descriptor: Descriptor) -> bool:
-    """Tell whether a blob is in the layout and whole: every byte is hashed."""
-    try:
-        layout.check_blob(descriptor.digest, descriptor.size)
-    except VerificationFailed:
-        return False
-    return True
-
-
 def store_file(layout: Layout, source: Path, media_type: str, digest: Digest | None) -> Descriptor:
     """Copy a file into the layout, hashing what is written; ``digest`` is what it must be.
 
     Raises: VerificationFailed if the content is another; Unavailable if the disk refuses.
     """
-    directory = layout.path / "blobs" / "sha256"
     try:
-        handle, temporary = tempfile.mkstemp(dir=directory, prefix=".incoming-")
-        try:
-            with os.fdopen(handle, "wb") as target, source.open("rb") as stream:
-                found, size = _copy(stream, target)
-            if digest is not None and found != digest:
-                raise VerificationFailed(f"expected {digest}, found {found}", where=str(source))
-            os.replace(temporary, directory / found.hex)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        fsync_directory(directory)
+        with source.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            found = layout.receive(digest, size, iter(lambda: stream.read(_CHUNK), b""))
     except OSError as error:
-        raise Unavailable(
-            f"cannot write: {error.strerror}", where=str(layout.path), hint="free some disk space"
-        ) from error
+        raise Unavailable(f"cannot read: {error.strerror}", where=str(source)) from error
     return Descriptor(media_type, found, size)
-
-
-def _copy(stream: BinaryIO, target: BinaryIO) -> tuple[Digest, int]:
-    hasher = hashlib.sha256()
-    size = 0
-    while chunk := stream.read(_CHUNK):
-        hasher.update(chunk)
-        size += len(chunk)
-        target.write(chunk)
-    target.flush()
-    os.fchmod(target.fileno(), 0o644)
-    os.fsync(target.fileno())
-    return Digest(hasher.hexdigest()), size
 
 
 def unpacked_digest(path: Path, limit: int = MAX_LAYER_BYTES) -> Digest:

@@ -10,18 +10,19 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from secure_pipeline import files, shape
 from secure_pipeline.errors import Inconclusive, Unavailable, UsageError, VerificationFailed
 from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.indexedit import IndexEdit, under_tag
 from secure_pipeline.oci.manifest import (
     INDEX_TYPE,
-    INDEX_TYPES,
     MANIFEST_TYPES,
     MAX_MANIFEST_BYTES,
     Descriptor,
@@ -30,30 +31,10 @@ from secure_pipeline.oci.manifest import (
     parse_index,
     parse_manifest,
 )
+from secure_pipeline.oci.store import Change
 
 _LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """What a walk over one image may cost."""
-
-    blobs: int = 20_000
-    """Number of blobs."""
-    total: int = 64 << 30
-    """Bytes of all of them."""
-
-
-@dataclass(frozen=True)
-class CheckedImage:
-    """An image of which every byte was hashed."""
-
-    descriptor: Descriptor
-    manifests: tuple[tuple[Descriptor, Manifest], ...]
-    """One per platform; for an index in its order."""
-    total: int
-    """Bytes hashed."""
 
 
 class Layout:
@@ -61,6 +42,11 @@ class Layout:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def name(self) -> str:
+        """The directory."""
+        return str(self.path)
 
     @classmethod
     def open(cls, path: Path) -> Layout:
@@ -125,7 +111,29 @@ class Layout:
 
         Raises: VerificationFailed if two are.
         """
-        return _under_tag(self.manifests(), tag, self._at("index.json"))
+        return under_tag(self.manifests(), tag, self._at("index.json"))
+
+    def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """Return the listed manifests whose subject is this digest, each once.
+
+        Raises: VerificationFailed, Inconclusive.
+        """
+        return self.referrers_among(self.manifests(), subject)
+
+    def referrers_among(
+        self, entries: Iterable[Descriptor], subject: Digest
+    ) -> tuple[Descriptor, ...]:
+        """Return which of these entries have this subject: their manifests tell."""
+        listed = {
+            item.digest: item
+            for item in entries
+            if item.media_type in MANIFEST_TYPES and item.digest != subject
+        }
+        return tuple(item for item in listed.values() if self._refers(item, subject))
+
+    def _refers(self, descriptor: Descriptor, subject: Digest) -> bool:
+        found = self.read_manifest(descriptor).subject
+        return found is not None and found.digest == subject
 
     def read_blob(self, digest: Digest, limit: int, size: int | None = None) -> bytes:
         """Return a blob's bytes after checking their digest, and size where one is given.
@@ -148,9 +156,21 @@ class Layout:
 
         Raises: VerificationFailed naming expected and found digest or size.
         """
+        for _ in self.stream_blob(digest, size):
+            pass
+
+    def stream_blob(self, digest: Digest, size: int) -> Iterator[bytes]:
+        """Yield a blob's bytes; raises before the end if digest or size are others."""
         with self._open_blob(digest) as stream:
-            for _ in self._hashed(stream, digest, size):
-                pass
+            yield from self._hashed(stream, digest, size)
+
+    def has_blob(self, digest: Digest, size: int) -> bool:
+        """Tell whether a blob is there and whole: every byte is hashed."""
+        try:
+            self.check_blob(digest, size)
+        except VerificationFailed:
+            return False
+        return True
 
     def read_manifest(self, descriptor: Descriptor) -> Manifest:
         """Read an image manifest through its descriptor.
@@ -181,9 +201,73 @@ class Layout:
         """
         digest = Digest.of(data)
         self._require_plain_directories()
-        if not self._holds(digest, len(data)):
+        if not self.has_blob(digest, len(data)):
             files.write_atomic(self._blob_path(digest), data)
         return Descriptor(media_type, digest, len(data))
+
+    def receive(self, digest: Digest | None, size: int | None, chunks: Iterable[bytes]) -> Digest:
+        """Store a blob from a stream, hashing what is written; return its digest.
+
+        Raises: VerificationFailed if digest or size are others; Unavailable if the disk refuses.
+        """
+        self._require_plain_directories()
+        with _incoming(self.path / "blobs" / "sha256") as (stream, temporary):
+            hasher = hashlib.sha256()
+            for chunk in chunks:
+                hasher.update(chunk)
+                stream.write(chunk)
+            found = Digest(hasher.hexdigest())
+            if digest not in (None, found) or size not in (None, stream.tell()):
+                expected = f"{digest or found} of {stream.tell() if size is None else size} bytes"
+                raise VerificationFailed(
+                    f"expected {expected}, found {found} of {stream.tell()} bytes", where=self.name
+                )
+            files.publish(stream, temporary, self._blob_path(found))
+        return found
+
+    def write_manifest(
+        self, data: bytes, media_type: str, *, tag: str | None = None, listed: bool = True
+    ) -> Descriptor:
+        """Store a manifest; list it, as a referrer if it has a subject, and under a tag.
+
+        Raises: VerificationFailed if it is malformed; Unavailable.
+        """
+        descriptor = self.write_blob(data, media_type)
+        with self.edit() as edit:
+            if listed:
+                edit.add(self.listed(descriptor, data))
+            if tag:
+                edit.replace(tag, descriptor)
+        return descriptor
+
+    @staticmethod
+    def listed(descriptor: Descriptor, data: bytes) -> Descriptor:
+        """Return the entry of a manifest in index.json: that of a referrer says what it is.
+
+        Raises: VerificationFailed.
+        """
+        if descriptor.media_type not in MANIFEST_TYPES:
+            return descriptor
+        manifest = parse_manifest(data, str(descriptor.digest))
+        if manifest.subject is None:
+            return descriptor
+        return replace(descriptor, artifact_type=manifest.kind, annotations=manifest.annotations)
+
+    def change_tag(self, tag: str, media_type: str, change: Change) -> Descriptor | None:
+        """Read, modify and write what a tag names, while other writers wait.
+
+        Raises: VerificationFailed, Unavailable; what ``change`` raises.
+        """
+        with self.edit() as edit:
+            present = edit.tagged(tag)
+            data = change(
+                self.read_blob(present.digest, MAX_MANIFEST_BYTES, present.size)
+                if present
+                else None
+            )
+            if data is not None:
+                edit.replace(tag, self.write_blob(data, media_type))
+            return edit.tagged(tag)
 
     def add_manifest(self, descriptor: Descriptor) -> None:
         """List a manifest in index.json; one that is listed the same way stays once.
@@ -215,25 +299,6 @@ class Layout:
             yield edit
             if edit.changed:
                 self._write_index(edit.entries, shape.parse_object(data, where, limit=len(data)))
-
-    def verify_image(self, digest: Digest, limits: ImageLimits | None = None) -> CheckedImage:
-        """Hash an image from its manifest or index down to the last layer.
-
-        Raises: VerificationFailed (altered, missing, not listed), Inconclusive (limits).
-        """
-        descriptor = self.find(digest)
-        walk = _Walk(self, limits or ImageLimits())
-        # (1) the root: an index leads to one manifest per platform
-        if descriptor.media_type in INDEX_TYPES:
-            walk.charge(descriptor)
-            found = self.read_index(descriptor).manifests
-        else:
-            found = (descriptor,)
-        if not found:
-            raise VerificationFailed("the index lists no image", where=str(digest))
-        # (2) every manifest, its config and its layers, each by its own digest and size
-        manifests = tuple((item, walk.manifest(item)) for item in found)
-        return CheckedImage(descriptor, manifests, walk.total)
 
     def _at(self, name: str) -> str:
         return str(self.path / name)
@@ -280,13 +345,6 @@ class Layout:
         self._require_plain_directories()
         return _open_plain(self._blob_path(digest))
 
-    def _holds(self, digest: Digest, size: int) -> bool:
-        try:
-            self.check_blob(digest, size)
-        except VerificationFailed:
-            return False
-        return True
-
     def _hashed(self, stream: BinaryIO, digest: Digest, size: int | None) -> Iterator[bytes]:
         """Yield chunks; raise at the end unless digest and size are the expected ones."""
         where = str(self._blob_path(digest))
@@ -305,75 +363,21 @@ class Layout:
             )
 
 
-class IndexEdit:
-    """A pending change of index.json."""
-
-    def __init__(self, index: Index, where: str) -> None:
-        self.entries = list(index.manifests)
-        self.changed = False
-        self._where = where
-
-    def add(self, descriptor: Descriptor) -> None:
-        """List a descriptor unless it is listed exactly so."""
-        if descriptor not in self.entries:
-            self.entries.append(descriptor)
-            self.changed = True
-
-    def tagged(self, tag: str) -> Descriptor | None:
-        """Return what the tag names now."""
-        return _under_tag(self.entries, tag, self._where)
-
-    def replace(self, tag: str, descriptor: Descriptor) -> None:
-        """Make the tag name this descriptor."""
-        wanted = descriptor.tagged(tag)
-        if self.tagged(tag) != wanted:
-            self.entries = [item for item in self.entries if item.tag != tag] + [wanted]
-            self.changed = True
-
-
-class _Walk:
-    """Counts what one walk costs."""
-
-    def __init__(self, layout: Layout, limits: ImageLimits) -> None:
-        self.layout = layout
-        self.limits = limits
-        self.blobs = 0
-        self.total = 0
-        self.checked: set[tuple[Digest, int]] = set()
-
-    def manifest(self, descriptor: Descriptor) -> Manifest:
-        if descriptor.media_type not in MANIFEST_TYPES:
-            raise VerificationFailed(
-                f"{descriptor.media_type[:80]!r} where an image manifest should be",
-                where=str(descriptor.digest),
-            )
-        self.charge(descriptor)
-        manifest = self.layout.read_manifest(descriptor)
-        for blob in (manifest.config, *manifest.layers):
-            if (blob.digest, blob.size) not in self.checked:
-                self.charge(blob)
-                self.layout.check_blob(blob.digest, blob.size)
-                self.checked.add((blob.digest, blob.size))
-        return manifest
-
-    def charge(self, descriptor: Descriptor) -> None:
-        """Count a blob before it is read."""
-        self.blobs += 1
-        self.total += descriptor.size
-        if self.blobs > self.limits.blobs or self.total > self.limits.total:
-            raise Inconclusive(
-                f"image exceeds {self.limits.blobs} blobs or {self.limits.total} bytes",
-                where=str(descriptor.digest),
-            )
-
-
-def _under_tag(
-    entries: tuple[Descriptor, ...] | list[Descriptor], tag: str, where: str
-) -> Descriptor | None:
-    found = [item for item in entries if item.tag == tag]
-    if len(found) > 1:
-        raise VerificationFailed(f"tag {tag!r} is listed {len(found)} times", where=where)
-    return found[0] if found else None
+@contextmanager
+def _incoming(directory: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file beside the blobs that is gone afterwards unless it was published."""
+    try:
+        handle, name = tempfile.mkstemp(dir=directory, prefix=".incoming-")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream, temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot write: {error.strerror}", where=str(directory), hint="free some disk space"
+        ) from error
 
 
 def _open_plain(path: Path) -> BinaryIO:

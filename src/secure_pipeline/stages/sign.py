@@ -23,6 +23,7 @@ from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import Descriptor
 from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.oci.walk import check_image
 from secure_pipeline.policy.document import Algorithm
 from secure_pipeline.ports import Clock, Signer
 from secure_pipeline.stages.result import Report, StageResult, Verdict
@@ -102,7 +103,7 @@ class _Session:
         self.key = PublicKey("signer", Algorithm(signer.algorithm), signer.public_key_der)
         self.layout = Layout.open(inputs.layout)
         self._progress("hashing the image")
-        self.image: Descriptor = self.layout.verify_image(inputs.image.digest).descriptor
+        self.image: Descriptor = check_image(self.layout, inputs.image.digest).descriptor
         self.present = self._present()
         self._parsed: dict[bytes, Statement] = {}
 

@@ -1,7 +1,7 @@
 """``verify``: decide whether an image is, byte for byte, one whose evidence meets the policy.
 
-Offline: needs the layout, the policy and public keys, nothing else. Writes nothing into the
-layout. docs/stages/verify.md lists the rules.
+Needs the store of image and evidence, the policy and public keys, nothing else; offline for a
+layout. Writes nothing. docs/stages/verify.md lists the rules.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -18,8 +17,9 @@ from secure_pipeline.attestations.attachments import Attachment, collect
 from secure_pipeline.attestations.predicates import NAMESPACE, VSA
 from secure_pipeline.errors import Inconclusive, VerificationFailed
 from secure_pipeline.events import OnEvent, Progress
-from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.oci.store import Source
+from secure_pipeline.oci.walk import check_image
 from secure_pipeline.policy import vex
 from secure_pipeline.policy.decision import Decision, Outcome, Rule, allow, unsure, wrong
 from secure_pipeline.policy.document import Algorithm, LoadedPolicy
@@ -42,13 +42,15 @@ _VERDICTS = {
 class VerifyInputs:
     """What to verify, and against what."""
 
-    layout: Path
-    """OCI layout directory that holds the image and its evidence."""
+    source: Source
+    """Layout or repository that holds the image and its evidence."""
     image: ImageReference
     policy: LoadedPolicy
     operator_keys: tuple[tuple[bytes, Algorithm], ...] = ()
     """Public keys (PEM) that the operator trusts besides the policy's, each with the one
     algorithm it is used with."""
+    layers: bool = True
+    """Whether the image's layers are hashed too; else only its manifests and configs."""
     run_id: str | None = None
     """The run whose evidence counts; the one sealed last if None."""
     verifier_id: str = f"{NAMESPACE}/verifier/local"
@@ -67,18 +69,17 @@ def verify(inputs: VerifyInputs, clock: Clock, on_event: OnEvent) -> StageResult
     INCONCLUSIVE (14) if nothing is denied and something cannot be told. Figures: ``decision``
     (one object per rule: rule, outcome, why, fault, hint, evidence), ``digest``, ``run``,
     ``statements``, ``untrusted``. Reports: decision.json, and vsa.json unless INCONCLUSIVE.
-    Raises: UsageError (no layout), ConfigError (a key of the policy), Unavailable.
+    Raises: ConfigError (a key of the policy), Unavailable.
     """
     started, begun = clock.now(), clock.monotonic()
     # (1) the roots of trust, from the policy and the operator only (SIG-23)
     signers = trusted_signers(inputs.policy, inputs.operator_keys)
-    layout = Layout.open(inputs.layout)
     # (2) every byte of the image against its digest
     on_event(Progress(STAGE, "hashing the image"))
-    content = check_content(layout, inputs.image)
+    content = check_content(inputs.source, inputs.image, layers=inputs.layers)
     # (3) the evidence beside it, bounded before it is read (SIG-15)
     on_event(Progress(STAGE, "checking the evidence"))
-    answer = check_evidence(layout, inputs, signers, started)
+    answer = check_evidence(inputs, signers, started)
     # (4) one decision over everything
     decision = Decision((content, *answer.decision.rules))
     vsa = make_vsa(inputs, decision, answer, started)
@@ -97,23 +98,26 @@ def verify(inputs: VerifyInputs, clock: Clock, on_event: OnEvent) -> StageResult
     )
 
 
-def check_content(layout: Layout, image: ImageReference) -> Rule:
+def check_content(source: Source, image: ImageReference, *, layers: bool = True) -> Rule:
     """Hash the image from its manifest to the last layer (REG-02)."""
     try:
-        checked = layout.verify_image(image.digest)
+        checked = check_image(source, image.digest, layers=layers)
     except VerificationFailed as error:
         return wrong("content", str(error))
     except Inconclusive as error:
         return unsure("content", str(error), hint=error.hint)
+    if not layers:
+        parts = f"{len(checked.manifests)} manifests and their configs"
+        return allow("content", f"{parts} agree with {image.digest}; layers were not read")
     return allow("content", f"{checked.total} bytes agree with {image.digest}")
 
 
 def check_evidence(
-    layout: Layout, inputs: VerifyInputs, signers: tuple[TrustedSigner, ...], now: datetime
+    inputs: VerifyInputs, signers: tuple[TrustedSigner, ...], now: datetime
 ) -> Answer:
     """Collect the attachments and decide; attachments that cannot be read decide too."""
     try:
-        attachments: tuple[Attachment, ...] = collect(layout, inputs.image.digest)
+        attachments: tuple[Attachment, ...] = collect(inputs.source, inputs.image.digest)
     except VerificationFailed as error:
         return Answer(Decision((wrong("attachments", str(error)),)), None)
     except Inconclusive as error:

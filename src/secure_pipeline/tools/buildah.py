@@ -24,7 +24,6 @@ from secure_pipeline.oci.image import (
     LAYER_TYPE,
     Image,
     fits,
-    has_blob,
     parse_config,
     read_image,
     store_file,
@@ -215,7 +214,7 @@ def _export(task: _Task, layout: Layout, identity: Digest) -> Image:
     known = task.job.base_layers(layout, diff_ids)
     for diff_id in diff_ids:
         packed = None if diff_id in known else task.store.remembered(diff_id)
-        if packed and has_blob(layout, packed):
+        if packed and layout.has_blob(packed.digest, packed.size):
             known[diff_id] = packed
     if missing := {diff_id for diff_id in diff_ids if diff_id not in known}:
         known |= _fetch_layers(task.store, layout, stored, diff_ids, missing)

@@ -24,7 +24,7 @@ from secure_pipeline.dockerfile.secrets import secret_name, secret_shape
 from secure_pipeline.errors import ConfigError
 from secure_pipeline.files import read_bounded
 from secure_pipeline.oci.digest import Digest
-from secure_pipeline.oci.image import Image, choose, has_blob, store_file, write_index
+from secure_pipeline.oci.image import Image, choose, store_file, write_index
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import Descriptor
 from secure_pipeline.ports import BaseImage, BuildRequest
@@ -111,7 +111,7 @@ class Job:
         for source, image in self.bases.values():
             for diff_id, layer in zip(image.diff_ids, image.manifest.layers, strict=True):
                 if diff_id in diff_ids and diff_id not in known:
-                    if not has_blob(layout, layer):
+                    if not layout.has_blob(layer.digest, layer.size):
                         path = source.path / "blobs" / "sha256" / layer.digest.hex
                         store_file(layout, path, layer.media_type, layer.digest)
                     known[diff_id] = layer

@@ -24,6 +24,7 @@ from secure_pipeline.files import digest_of, read_bounded
 from secure_pipeline.oci.image import LAYER_TYPE, LayerWriter, store_file, write_image
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import Descriptor
+from secure_pipeline.oci.walk import check_image
 from secure_pipeline.shape import rfc3339
 from secure_pipeline.tools.locate import SYSTEM_PATH, LocatedTool
 from secure_pipeline.tools.process import Command, Outcome, Processes
@@ -245,7 +246,7 @@ def _existing(output: Path, parameters: str) -> Descriptor | None:
     for descriptor in layout.manifests():
         if descriptor.annotations.get(PARAMETERS) == parameters:
             try:
-                layout.verify_image(descriptor.digest)
+                check_image(layout, descriptor.digest)
             except VerificationFailed:
                 return None
             return descriptor

@@ -43,7 +43,7 @@ def verify_image(
     loaded = document.load(options.policy or data_path("policies") / "release.yaml")
     layout, reference = _target(target, options, world)
     inputs = verify.VerifyInputs(
-        layout=layout,
+        source=Layout.open(layout),
         image=reference,
         policy=loaded,
         operator_keys=tuple(public_key(_plain(world.directory, key)) for key in target.keys),

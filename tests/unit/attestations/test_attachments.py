@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakes.evidence import NAME, NOON, evidence, make_image, public_key, run_context, signer
-from secure_pipeline.attestations import attachments, bundle, dsse, predicates
+from secure_pipeline.attestations import bundle, dsse, forms, predicates
 from secure_pipeline.attestations.attachments import Limits, attach, collect
 from secure_pipeline.attestations.predicates import bind
 from secure_pipeline.attestations.statement import make_statement
@@ -202,14 +202,14 @@ def test_sig_15_a_set_of_a_hundred_thousand_is_refused(site: Site) -> None:
     """An att manifest with 10^5 layers is refused by the limits on manifests."""
     layout, image = site
     layer = {
-        "mediaType": attachments.ENVELOPE_TYPE,
+        "mediaType": forms.ENVELOPE_TYPE,
         "digest": str(Digest.of(b"x")),
         "size": 1,
     }
     config = layout.write_blob(b"{}", EMPTY_TYPE).to_json()
     document = {"schemaVersion": 2, "config": config, "layers": [layer] * 100_000}
     manifest = layout.write_blob(json.dumps(document).encode(), MANIFEST_TYPE)
-    layout.replace(attachments.att_tag(image.digest), manifest)
+    layout.replace(forms.att_tag(image.digest), manifest)
     with pytest.raises((Inconclusive, VerificationFailed), match=r"limit|larger"):
         collect(layout, image.digest)
 
@@ -221,7 +221,7 @@ def test_sig_15_no_writer_makes_a_set_that_readers_refuse(
     layout, image = site
     put(site, *((envelope(image, kind), kind) for kind in KINDS[:2]))
     before = (layout.path / "index.json").read_bytes()
-    monkeypatch.setattr(attachments, "MAX_ATTACHMENTS", 2)
+    monkeypatch.setattr(forms, "MAX_ATTACHMENTS", 2)
     with pytest.raises(Inconclusive, match="more than 2"):
         put(site, (envelope(image, KINDS[2]), KINDS[2]))
     assert (layout.path / "index.json").read_bytes() == before
@@ -230,7 +230,7 @@ def test_sig_15_no_writer_makes_a_set_that_readers_refuse(
 def blob_of(site: Site, source: str) -> Path:
     layout, image = site
     place = next(iter(collect(layout, image.digest)))
-    tagged = layout.tagged(attachments.att_tag(image.digest))
+    tagged = layout.tagged(forms.att_tag(image.digest))
     assert tagged
     digest = str(place.manifest_digest if source == "bundle" else tagged.digest)
     layer = body(layout, digest)["layers"][0]["digest"]

@@ -21,7 +21,6 @@ from secure_pipeline.oci.image import (
     LAYER_TYPE,
     LayerWriter,
     choose,
-    has_blob,
     read_image,
     store_file,
     unpacked_digest,
@@ -38,7 +37,7 @@ def test_a_file_is_stored_under_what_was_hashed(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"content")
     stored = store_file(layout, source, LAYER_TYPE, Digest.of(b"content"))
-    assert has_blob(layout, stored)
+    assert layout.has_blob(stored.digest, stored.size)
     before = sorted((tmp_path / "layout").rglob("*"))
     with pytest.raises(VerificationFailed, match="expected"):
         store_file(layout, source, LAYER_TYPE, Digest.of(b"other"))

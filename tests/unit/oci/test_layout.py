@@ -13,8 +13,9 @@ from fakes.evidence import LAYER_TYPE, make_image
 from secure_pipeline.errors import Inconclusive, PipelineError, UsageError, VerificationFailed
 from secure_pipeline.oci import manifest as oci
 from secure_pipeline.oci.digest import Digest
-from secure_pipeline.oci.layout import ImageLimits, Layout
+from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import INDEX_TYPE, MANIFEST_TYPE, Descriptor, Platform
+from secure_pipeline.oci.walk import ImageLimits, check_image
 
 DATA = b"some content"
 
@@ -210,9 +211,9 @@ def test_a_tag_listed_twice_is_refused(layout: Layout) -> None:
 
 
 def test_an_image_is_hashed_to_its_layers(layout: Layout) -> None:
-    """verify_image counts manifest, config and layer, and gives the manifest back."""
+    """check_image counts manifest, config and layer, and gives the manifest back."""
     image = make_image(layout.path)
-    checked = layout.verify_image(image.digest)
+    checked = check_image(layout, image.digest)
     (_, manifest) = checked.manifests[0]
     sizes = [image.size, manifest.config.size, *(layer.size for layer in manifest.layers)]
     assert checked.total == sum(sizes)
@@ -231,7 +232,7 @@ def test_reg_02_one_altered_byte_anywhere_refuses(layout: Layout, part: str, ind
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(VerificationFailed, match="expected sha256:"):
-        layout.verify_image(root.digest)
+        check_image(layout, root.digest)
 
 
 def test_an_index_leads_to_every_platform(layout: Layout) -> None:
@@ -239,7 +240,7 @@ def test_an_index_leads_to_every_platform(layout: Layout) -> None:
     one = make_image(layout.path, b"one")
     two = make_image(layout.path, b"two")
     arm = Descriptor(two.media_type, two.digest, two.size, platform=Platform("linux", "arm64"))
-    checked = layout.verify_image(make_index(layout, one, arm).digest)
+    checked = check_image(layout, make_index(layout, one, arm).digest)
     assert [item.digest for item, _ in checked.manifests] == [one.digest, two.digest]
     assert str(checked.manifests[1][0].platform) == "linux/arm64"
 
@@ -247,13 +248,13 @@ def test_an_index_leads_to_every_platform(layout: Layout) -> None:
 def test_an_empty_index_is_no_image(layout: Layout) -> None:
     """An index without manifests proves nothing."""
     with pytest.raises(VerificationFailed, match="no image"):
-        layout.verify_image(make_index(layout).digest)
+        check_image(layout, make_index(layout).digest)
 
 
 def test_an_unlisted_image_is_refused(layout: Layout) -> None:
     """An image that index.json does not list is not there."""
     with pytest.raises(VerificationFailed, match="not in the layout"):
-        layout.verify_image(Digest.of(b"unknown"))
+        check_image(layout, Digest.of(b"unknown"))
 
 
 def test_reg_15_the_walk_has_limits(layout: Layout) -> None:
@@ -261,7 +262,7 @@ def test_reg_15_the_walk_has_limits(layout: Layout) -> None:
     image = make_image(layout.path)
     for limits in (ImageLimits(blobs=2), ImageLimits(total=1000)):
         with pytest.raises(Inconclusive, match="exceeds"):
-            layout.verify_image(image.digest, limits)
+            check_image(layout, image.digest, limits)
 
 
 def test_sig_15_a_huge_index_is_not_read(layout: Layout) -> None:

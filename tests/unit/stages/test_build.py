@@ -21,6 +21,7 @@ from secure_pipeline.events import Event, Progress, ignore
 from secure_pipeline.findings import Ignored, Kind
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
+from secure_pipeline.oci.walk import check_image
 from secure_pipeline.policy.document import BuildGate, Relaxation
 from secure_pipeline.ports import SourceState
 from secure_pipeline.stages.build import BuildInputs, build, context_digest
@@ -81,7 +82,7 @@ def test_a_build_passes_with_a_digest_and_provenance(
     """PASS names the image, counts the steps, and says what it was built from."""
     result = run(inputs, builder)
     assert result.verdict is Verdict.PASS
-    Layout.open(inputs.layout).verify_image(Digest.parse(result.figures["digest"]))
+    check_image(Layout.open(inputs.layout), Digest.parse(result.figures["digest"]))
     assert (result.figures["steps_executed"], result.figures["steps_cached"]) == (2, 0)
     assert result.figures["seconds_executed"] == 0.5
     assert result.figures["bases"].keys() == {"debian-base"}

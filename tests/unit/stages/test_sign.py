@@ -23,7 +23,8 @@ from fakes.evidence import (
 )
 from secure_pipeline import files
 from secure_pipeline.attestations import predicates
-from secure_pipeline.attestations.attachments import att_tag, collect
+from secure_pipeline.attestations.attachments import collect
+from secure_pipeline.attestations.forms import att_tag
 from secure_pipeline.attestations.seal import check_seal
 from secure_pipeline.attestations.statement import Statement, parse_statement
 from secure_pipeline.errors import ExitCode, VerificationFailed

@@ -19,7 +19,7 @@ from fakes.release import (
     refused,
     stage_evidence,
 )
-from secure_pipeline.errors import ExitCode, PipelineError, UsageError
+from secure_pipeline.errors import ExitCode, PipelineError
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.policy.document import LoadedPolicy
@@ -79,7 +79,7 @@ BOUNDARIES = [
     "policy.trust.load_public_key",
     "keys.verify.PublicKey.verify",
     "oci.layout.Layout.open",
-    "oci.layout.Layout.verify_image",
+    "stages.verify.check_image",
 ]
 FAULTS = [RuntimeError("boom"), ValueError("boom"), MemoryError(), OSError(5, "I/O"), KeyError("x")]
 
@@ -148,14 +148,6 @@ def test_cli_handler_passes_the_code_of_a_refusal(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == ExitCode.PASS
-
-
-def test_layout_that_is_none_is_a_usage_error(
-    tmp_path: Path, release: Release, trusted: LoadedPolicy
-) -> None:
-    """A directory that is no layout is said so, with what to give instead."""
-    with pytest.raises(UsageError, match="not an OCI layout"):
-        release.verify(trusted, layout=tmp_path)
 
 
 def test_image_that_is_not_in_the_layout_is_refused(

@@ -1,0 +1,148 @@
+"""The manifests of both attachment layouts, as bytes (FORMATS §2, §3). Nothing is stored here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from secure_pipeline import shape
+from secure_pipeline.attestations import bundle, dsse
+from secure_pipeline.attestations.statement import parse_statement
+from secure_pipeline.errors import Inconclusive
+from secure_pipeline.files import canonical_json
+from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.manifest import (
+    CONFIG_TYPE,
+    EMPTY_BYTES,
+    EMPTY_TYPE,
+    MANIFEST_TYPE,
+    Descriptor,
+    Manifest,
+)
+
+ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
+CONTENT = "dev.sigstore.bundle.content"
+PREDICATE = "dev.sigstore.bundle.predicateType"
+CREATED = "org.opencontainers.image.created"
+ATT_SIGNATURE = "dev.cosignproject.cosign/signature"
+ATT_PREDICATE = "predicateType"
+
+MAX_ATTACHMENTS = 1000
+"""Per image and layout; cosign reads no more either."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One manifest and the small blobs that it names."""
+
+    manifest: bytes
+    blobs: tuple[tuple[bytes, str], ...]
+    """(content, media type)."""
+
+
+@dataclass(frozen=True)
+class Attested:
+    """An envelope that is to be attached, with the type of its statement."""
+
+    envelope: dsse.Envelope
+    predicate_type: str
+
+    @classmethod
+    def of(cls, envelope: dsse.Envelope, image: Digest) -> Attested:
+        """Read the statement's type and check that it is about the image.
+
+        Raises: VerificationFailed.
+        """
+        statement = parse_statement(envelope.payload)
+        statement.require_subject(image)
+        return cls(envelope, statement.predicate_type)
+
+
+def att_tag(image: Digest) -> str:
+    """Return the tag that holds an image's attestations in the older layout."""
+    return f"sha256-{image.hex}.att"
+
+
+def bundle_form(
+    image: Descriptor, attested: Attested, public_key_der: bytes, created: datetime
+) -> Form:
+    """Return the referrer manifest of one bundle.
+
+    Raises: VerificationFailed if the envelope has not exactly one signature.
+    """
+    data = bundle.make_bundle(attested.envelope.raw, public_key_der)
+    layer = _descriptor(data, bundle.MEDIA_TYPE)
+    document = _manifest(_descriptor(EMPTY_BYTES, EMPTY_TYPE), [layer]) | {
+        "artifactType": bundle.MEDIA_TYPE,
+        "subject": Descriptor(image.media_type, image.digest, image.size).to_json(),
+        "annotations": {
+            CREATED: shape.rfc3339(created),
+            CONTENT: "dsse-envelope",
+            PREDICATE: attested.predicate_type,
+        },
+    }
+    blobs = ((EMPTY_BYTES, EMPTY_TYPE), (data, bundle.MEDIA_TYPE))
+    return Form(canonical_json(document), blobs)
+
+
+def att_form(present: Manifest | None, attested: Sequence[Attested]) -> Form | None:
+    """Return the ``.att`` manifest with these envelopes added; None if all are there already.
+
+    Layers that others wrote stay as they are.
+    Raises: Inconclusive if cosign would no longer read it all.
+    """
+    added = {Digest.of(item.envelope.raw): item for item in attested}
+    layers = list(present.layers) if present else []
+    for layer in layers:
+        added.pop(layer.digest, None)
+    if not added:
+        return None
+    layers += [
+        replace(
+            _descriptor(item.envelope.raw, ENVELOPE_TYPE),
+            annotations={ATT_SIGNATURE: "", ATT_PREDICATE: item.predicate_type},
+        )
+        for item in added.values()
+    ]
+    envelopes = ((item.envelope.raw, ENVELOPE_TYPE) for item in added.values())
+    return att_manifest(layers, present.annotations if present else {}, envelopes)
+
+
+def att_manifest(
+    layers: Sequence[Descriptor],
+    annotations: Mapping[str, str],
+    blobs: Iterable[tuple[bytes, str]] = (),
+) -> Form:
+    """Return the ``.att`` manifest of these layers, and the blobs that are new.
+
+    Raises: Inconclusive if cosign would no longer read it all.
+    """
+    if len(layers) > MAX_ATTACHMENTS:
+        raise Inconclusive(f"more than {MAX_ATTACHMENTS} attachments")
+    config = canonical_json(
+        {
+            "architecture": "",
+            "os": "",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [str(layer.digest) for layer in layers]},
+        }
+    )
+    document = _manifest(_descriptor(config, CONFIG_TYPE), layers)
+    if annotations:
+        document["annotations"] = dict(annotations)
+    return Form(canonical_json(document), ((config, CONFIG_TYPE), *blobs))
+
+
+def _descriptor(data: bytes, media_type: str) -> Descriptor:
+    return Descriptor(media_type, Digest.of(data), len(data))
+
+
+def _manifest(config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:
+    return {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": config.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+    }
