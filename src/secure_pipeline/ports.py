@@ -327,6 +327,8 @@ class RunningContainer:
     """Its root file system cannot be written."""
     started: str = ""
     """When it started, as the runtime says; a restart changes it."""
+    image_is_config: bool = False
+    """``image`` is certainly the digest of a config, as in Docker's own image store."""
 
 
 @dataclass(frozen=True)
