@@ -59,7 +59,8 @@ def verify(
     asked = running.RunningOptions(
         tuple(images or ()), not no_drift, watch, interval, count, vsa_key, vsa_output
     )
-    first, *rest = words or [None]
+    first = words[0] if words else None
+    rest = words[1:] if words else []
     if first == "running":
         return running.verify_running(
             rest, asked, layout, tuple(key or ()), options, as_json=as_json
