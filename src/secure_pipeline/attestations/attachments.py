@@ -159,7 +159,7 @@ def _read(
         _check_config(source, manifest.config)
         layers = (item for item in manifest.layers if item.media_type == ENVELOPE_TYPE)
         spots += [_Spot("att", tagged.digest, layer) for layer in layers]
-    _check_limits([spot.layer for spot in spots], limits, image)
+    check_spots([spot.layer for spot in spots], limits, image)
     with ThreadPoolExecutor(READERS) as readers:
         yield from filter(None, readers.map(lambda spot: _open(source, spot, limits), spots))
 
@@ -175,7 +175,8 @@ def _open(source: Source, spot: _Spot, limits: Limits) -> Attachment | None:
     return Attachment(spot.place, envelope, spot.manifest)
 
 
-def _check_limits(layers: Sequence[Descriptor], limits: Limits, image: Digest) -> None:
+def check_spots(layers: Sequence[Descriptor], limits: Limits, image: Digest) -> None:
+    """Compare attachments with the limits before they are read (SIG-15). Raises: Inconclusive."""
     _check_count(len(layers), limits, image)
     largest = max((layer.size for layer in layers), default=0)
     if largest > limits.each:
