@@ -17,7 +17,6 @@ from secure_pipeline.attestations.forms import (
     ENVELOPE_TYPE,
     MAX_ATTACHMENTS,
     Attested,
-    Form,
     att_form,
     att_tag,
     bundle_form,
@@ -25,6 +24,7 @@ from secure_pipeline.attestations.forms import (
 from secure_pipeline.attestations.statement import parse_statement
 from secure_pipeline.errors import Inconclusive, VerificationFailed
 from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.form import Form
 from secure_pipeline.oci.indexedit import IndexEdit
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from secure_pipeline import shape
 from secure_pipeline.attestations import bundle, dsse
@@ -13,14 +12,8 @@ from secure_pipeline.attestations.statement import parse_statement
 from secure_pipeline.errors import Inconclusive
 from secure_pipeline.files import canonical_json
 from secure_pipeline.oci.digest import Digest
-from secure_pipeline.oci.manifest import (
-    CONFIG_TYPE,
-    EMPTY_BYTES,
-    EMPTY_TYPE,
-    MANIFEST_TYPE,
-    Descriptor,
-    Manifest,
-)
+from secure_pipeline.oci.form import Form, describe, layers_form, manifest_document
+from secure_pipeline.oci.manifest import EMPTY_BYTES, EMPTY_TYPE, Descriptor, Manifest
 
 ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
 CONTENT = "dev.sigstore.bundle.content"
@@ -31,15 +24,6 @@ ATT_PREDICATE = "predicateType"
 
 MAX_ATTACHMENTS = 1000
 """Per image and layout; cosign reads no more either."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """One manifest and the small blobs that it names."""
-
-    manifest: bytes
-    blobs: tuple[tuple[bytes, str], ...]
-    """(content, media type)."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +57,8 @@ def bundle_form(
     Raises: VerificationFailed if the envelope has not exactly one signature.
     """
     data = bundle.make_bundle(attested.envelope.raw, public_key_der)
-    layer = _descriptor(data, bundle.MEDIA_TYPE)
-    document = _manifest(_descriptor(EMPTY_BYTES, EMPTY_TYPE), [layer]) | {
+    layer = describe(data, bundle.MEDIA_TYPE)
+    document = manifest_document(describe(EMPTY_BYTES, EMPTY_TYPE), [layer]) | {
         "artifactType": bundle.MEDIA_TYPE,
         "subject": Descriptor(image.media_type, image.digest, image.size).to_json(),
         "annotations": {
@@ -101,48 +85,13 @@ def att_form(present: Manifest | None, attested: Sequence[Attested]) -> Form | N
         return None
     layers += [
         replace(
-            _descriptor(item.envelope.raw, ENVELOPE_TYPE),
+            describe(item.envelope.raw, ENVELOPE_TYPE),
             annotations={ATT_SIGNATURE: "", ATT_PREDICATE: item.predicate_type},
         )
         for item in added.values()
     ]
-    envelopes = ((item.envelope.raw, ENVELOPE_TYPE) for item in added.values())
-    return att_manifest(layers, present.annotations if present else {}, envelopes)
-
-
-def att_manifest(
-    layers: Sequence[Descriptor],
-    annotations: Mapping[str, str],
-    blobs: Iterable[tuple[bytes, str]] = (),
-) -> Form:
-    """Return the ``.att`` manifest of these layers, and the blobs that are new.
-
-    Raises: Inconclusive if cosign would no longer read it all.
-    """
     if len(layers) > MAX_ATTACHMENTS:
         raise Inconclusive(f"more than {MAX_ATTACHMENTS} attachments")
-    config = canonical_json(
-        {
-            "architecture": "",
-            "os": "",
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [str(layer.digest) for layer in layers]},
-        }
-    )
-    document = _manifest(_descriptor(config, CONFIG_TYPE), layers)
-    if annotations:
-        document["annotations"] = dict(annotations)
-    return Form(canonical_json(document), ((config, CONFIG_TYPE), *blobs))
-
-
-def _descriptor(data: bytes, media_type: str) -> Descriptor:
-    return Descriptor(media_type, Digest.of(data), len(data))
-
-
-def _manifest(config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:
-    return {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "config": config.to_json(),
-        "layers": [layer.to_json() for layer in layers],
-    }
+    form = layers_form(layers, present.annotations if present else {})
+    envelopes = ((item.envelope.raw, ENVELOPE_TYPE) for item in added.values())
+    return Form(form.manifest, (*form.blobs, *envelopes))

@@ -17,7 +17,6 @@ from secure_pipeline.attestations.attachments import Limits, bundle_spots, check
 from secure_pipeline.attestations.forms import (
     ENVELOPE_TYPE,
     Attested,
-    Form,
     att_form,
     att_tag,
     bundle_form,
@@ -25,6 +24,7 @@ from secure_pipeline.attestations.forms import (
 from secure_pipeline.errors import Unavailable, VerificationFailed
 from secure_pipeline.keys.verify import PublicKey
 from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.form import Form
 from secure_pipeline.oci.manifest import MANIFEST_TYPE, Descriptor, parse_manifest
 from secure_pipeline.oci.store import Target
 
