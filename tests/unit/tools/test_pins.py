@@ -63,6 +63,7 @@ def test_scn_04_every_go_module_pins_the_version_that_the_pin_names() -> None:
     modules = {
         "trivy": "aquasecurity/trivy",
         "cosign": "cosign/v3",
+        "cosign2": "cosign/v2",
         "crane": "go-containerregistry",
     }
     for name, module in modules.items():
