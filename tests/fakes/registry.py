@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import requests
 
+from fakes.authority import Authority
 from secure_pipeline.events import ignore
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
@@ -34,25 +37,49 @@ def build_referrers_registry(directory: Path) -> Path:
 
 
 @contextmanager
-def referrers_registry(program: Path) -> Iterator[str]:
-    """Serve a registry that has the referrers API; yield host:port."""
+def referrers_registry(program: Path, *, bare: bool = False) -> Iterator[str]:
+    """Serve a registry that has the referrers API; yield host:port.
+
+    ``bare``: it neither says OCI-Subject nor knows conditional requests.
+    """
     port = _port()
-    with _serve([str(program), f"127.0.0.1:{port}"], port) as host:
+    with _serve([str(program), f"127.0.0.1:{port}", *(["bare"] if bare else [])], port) as host:
         yield host
+
+
+def debian_program() -> Path:
+    """Debian's docker-registry."""
+    program = shutil.which("docker-registry", path="/usr/bin:/usr/local/bin")
+    assert program, "docker-registry is not installed: apt-get install docker-registry"
+    return Path(program)
 
 
 @contextmanager
 def debian_registry(program: Path, directory: Path) -> Iterator[str]:
     """Serve Debian's docker-registry, which has no referrers API; yield host:port."""
+    with configured_registry(program, directory, {}) as host:
+        yield host
+
+
+@contextmanager
+def configured_registry(
+    program: Path, directory: Path, more: Mapping[str, Any], *, tls: Authority | None = None
+) -> Iterator[str]:
+    """Serve Debian's docker-registry with more configuration, and with TLS; yield host:port."""
     port = _port()
+    http: dict[str, Any] = {"addr": f"127.0.0.1:{port}"}
+    if tls:
+        http["tls"] = {"certificate": str(tls.certificate), "key": str(tls.key)}
     config = directory / "registry.yml"
-    config.write_text(
-        "version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: {directory / 'storage'}}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-        "log: {level: error}\n"
-    )
-    with _serve([str(program), "serve", str(config)], port) as host:
+    document = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(directory / "storage")}},
+        "http": http,
+        "log": {"level": "error"},
+        **more,
+    }
+    config.write_text(json.dumps(document))  # JSON is YAML
+    with _serve([str(program), "serve", str(config)], port, tls) as host:
         yield host
 
 
@@ -115,23 +142,25 @@ def _push_blob(base: str, data: bytes) -> None:
 
 
 @contextmanager
-def _serve(command: list[str], port: int) -> Iterator[str]:
+def _serve(command: list[str], port: int, tls: Authority | None = None) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait(process, port)
+        _wait(process, port, tls)
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(_SECONDS)
 
 
-def _wait(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait(process: subprocess.Popen[bytes], port: int, tls: Authority | None) -> None:
     """Wait until the port answers; a server that ends or never answers fails the test."""
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{port}/v2/"
+    verify = str(tls.ca) if tls else True
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, f"registry ended with {process.returncode}"
         try:
-            if requests.get(f"http://127.0.0.1:{port}/v2/", timeout=1).status_code == 200:
+            if requests.get(url, timeout=1, verify=verify).status_code in (200, 401):
                 return
         except requests.ConnectionError:
             time.sleep(0.05)

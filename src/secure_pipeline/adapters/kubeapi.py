@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import re
+import shlex
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -171,17 +172,14 @@ class KubernetesApi:
         return answer
 
     def _forbidden(self, body: bytes, verb: str, resource: Resource, namespace: str) -> Forbidden:
-        match = _USER.search(body.decode("utf-8", "replace"))
-        who = match[1] if match and match[1].isprintable() else "this credential"
-        kind = "role" if resource.namespaced else "clusterrole"
-        place = f" -n {namespace}" if resource.namespaced else ""
-        plural = resource.plural + (f".{resource.group}" if resource.group else "")
+        message = self._object(body).get("message")
+        match = _USER.search(message) if isinstance(message, str) else None
+        user = match[1] if match and match[1].isprintable() else None
+        place = f" in namespace {namespace}" if resource.namespaced else ""
         return Forbidden(
-            f"{who} may not {verb} {resource.plural}"
-            + (f" in namespace {namespace}" if resource.namespaced else ""),
+            f"{user or 'this credential'} may not {verb} {resource.plural}{place}",
             where=self._config.server,
-            hint=f"kubectl create {kind} secure-pipeline-reader --verb={verb}"
-            f" --resource={plural}{place}, and bind it to {who}",
+            hint=_permission(user or "USER", verb, resource, namespace),
         )
 
     def _error(self, message: str, hint: str | None = None) -> Unavailable:
@@ -218,6 +216,19 @@ def _session(config: KubernetesConfig, directory: Path) -> Iterator[requests.Ses
         session.headers["Accept-Encoding"] = "identity"
         session.mount("https://", _Verified(config.tls_name))
         yield session
+
+
+def _permission(user: str, verb: str, resource: Resource, namespace: str) -> str:
+    """The commands that allow it."""
+    kind, place = ("role", f" -n {namespace}") if resource.namespaced else ("clusterrole", "")
+    name = f"secure-pipeline-{verb}-{resource.plural}"
+    plural = f"{resource.plural}.{resource.group}" if resource.group else resource.plural
+    account = user.removeprefix("system:serviceaccount:")
+    subject = f"--serviceaccount={account}" if account != user else f"--user={user}"
+    return (
+        f"kubectl create {kind} {name} --verb={verb} --resource={plural}{place}"
+        f" && kubectl create {kind}binding {name} --{kind}={name} {shlex.quote(subject)}{place}"
+    )
 
 
 def _file(path: Path, data: bytes) -> str:
