@@ -44,6 +44,30 @@ KeyOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write a versioned JSON document to stdout.")
 ]
+RegistryCaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--registry-ca",
+        help="PEM file of the authorities that registries are trusted by.",
+        envvar="SECURE_PIPELINE_REGISTRY_CA",
+    ),
+]
+PlainHttpOption = Annotated[
+    bool,
+    typer.Option(
+        "--plain-http",
+        help="Speak http to registries that are not on this machine.",
+        envvar="SECURE_PIPELINE_PLAIN_HTTP",
+    ),
+]
+RealmOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--token-realm",
+        help="HOST of a token service that may have the registry's credentials.",
+        envvar="SECURE_PIPELINE_TOKEN_REALM",
+    ),
+]
 ImageArgument = Annotated[
     str | None,
     typer.Argument(

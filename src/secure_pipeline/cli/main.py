@@ -16,6 +16,7 @@ from secure_pipeline.cli import (
     analyze,
     base,
     build,
+    copy,
     doctor,
     init,
     keys,
@@ -67,6 +68,7 @@ for command in (
     scan.scan,
     sign.sign,
     verify.verify,
+    copy.copy,
 ):
     app.command()(command)
 app.add_typer(tools.app, name="tools")

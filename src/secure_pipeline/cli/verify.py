@@ -11,7 +11,10 @@ from secure_pipeline.cli import running
 from secure_pipeline.cli._options import (
     ConfigOption,
     JsonOption,
+    PlainHttpOption,
     PolicyOption,
+    RealmOption,
+    RegistryCaOption,
     RunOption,
     StateOption,
 )
@@ -23,9 +26,9 @@ def verify(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE | layout DIRECTORY | running TARGET...]",
-            help="NAME@sha256:DIGEST; or an OCI layout; or what runs: docker://NAME, docker://, "
-            "k8s://NAMESPACE[/KIND/NAME]. The image of the latest run by default.",
+            metavar="[IMAGE... | layout DIRECTORY | running TARGET...]",
+            help="[HOST/]NAME@sha256:DIGEST; or an OCI layout; or what runs: docker://NAME, "
+            "docker://, k8s://NAMESPACE[/KIND/NAME]. The image of the latest run by default.",
         ),
     ] = None,
     key: Annotated[
@@ -35,6 +38,9 @@ def verify(
     layout: Annotated[
         Path | None, typer.Option("--layout", help="OCI layout that holds IMAGE.")
     ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Hash the layers of an image in a registry too.")
+    ] = False,
     config: ConfigOption = None,
     policy: PolicyOption = None,
     state: StateOption = None,
@@ -46,16 +52,19 @@ def verify(
     count: running.CountOption = None,
     vsa_key: running.VsaKeyOption = None,
     vsa_output: running.VsaOutputOption = None,
+    registry_ca: RegistryCaOption = None,
+    plain_http: PlainHttpOption = False,
+    realm: RealmOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Verify image and evidence against the policy, rule by rule; or everything that runs."""
-    from secure_pipeline.records import encode
-    from secure_pipeline.report import to_text
-    from secure_pipeline.wiring import verify_image
-    from secure_pipeline.wiring.binding import Options
+    from secure_pipeline.cli._verified import show_many, show_one
+    from secure_pipeline.wiring import verify_image, verify_images
+    from secure_pipeline.wiring.binding import Options, RegistryOptions
     from secure_pipeline.wiring.verifying import VerifyTarget
 
-    options = Options(config=config, policy=policy, state=state, run=run)
+    registry = RegistryOptions(registry_ca, plain_http, tuple(realm or ()))
+    options = Options(config=config, policy=policy, state=state, run=run, registry=registry)
     asked = running.RunningOptions(
         tuple(images or ()), not no_drift, watch, interval, count, vsa_key, vsa_output
     )
@@ -65,29 +74,17 @@ def verify(
         return running.verify_running(
             rest, asked, layout, tuple(key or ()), options, as_json=as_json
         )
-    if asked.given or len(rest) > 1:
+    if asked.given:
         raise UsageError(
-            "more words, or an option, than an image or a layout takes",
-            hint="secure-pipeline verify running docker://NAME takes them",
+            "an option of 'verify running' without its word",
+            hint="secure-pipeline verify running docker://NAME takes it",
         )
     output = Output(as_json=as_json)
-    directory = Path(rest[0]) if rest else None
-    target = VerifyTarget(image=first, directory=directory, layout=layout, keys=tuple(key or ()))
-    reference, result = verify_image(target, options)
-    output.text(f"image {reference}")
-    for line in to_text.decision_lines(result.figures.get("decision", ())):
-        output.text(line)
-    output.text(f"{result.verdict.value}: {result.summary}")
-    output.document(
-        "Verification",
-        {
-            "image": str(reference),
-            "verdict": result.verdict.value,
-            "exitCode": int(result.code),
-            "summary": result.summary,
-            "reasons": list(result.reasons),
-            "decision": encode(result.figures.get("decision", ())),
-            "vsa": encode(result.evidence[0].predicate) if result.evidence else None,
-        },
-    )
-    return result.code
+    keys = tuple(key or ())
+    if rest and first != "layout":
+        target = VerifyTarget(None, None, layout, keys, layers)
+        return show_many(output, verify_images(words or (), target, options))
+    if len(rest) > 1:
+        raise UsageError("two layouts are named", hint="secure-pipeline verify layout DIRECTORY")
+    target = VerifyTarget(first, Path(rest[0]) if rest else None, layout, keys, layers)
+    return show_one(output, *verify_image(target, options))

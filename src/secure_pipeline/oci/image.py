@@ -173,7 +173,7 @@ def store_file(layout: Layout, source: Path, media_type: str, digest: Digest | N
     try:
         with source.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            found = layout.receive(digest, size, iter(lambda: stream.read(_CHUNK), b""))
+            found = layout.store(iter(lambda: stream.read(_CHUNK), b""), digest, size)
     except OSError as error:
         raise Unavailable(f"cannot read: {error.strerror}", where=str(source)) from error
     return Descriptor(media_type, found, size)

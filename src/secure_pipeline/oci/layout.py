@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import BinaryIO
 
 from secure_pipeline import files, shape
 from secure_pipeline.errors import Inconclusive, Unavailable, UsageError, VerificationFailed
+from secure_pipeline.oci.blobfile import incoming, open_plain
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.indexedit import IndexEdit, under_tag
 from secure_pipeline.oci.manifest import (
@@ -205,13 +205,22 @@ class Layout:
             files.write_atomic(self._blob_path(digest), data)
         return Descriptor(media_type, digest, len(data))
 
-    def receive(self, digest: Digest | None, size: int | None, chunks: Iterable[bytes]) -> Digest:
+    def receive(self, digest: Digest, size: int, chunks: Iterable[bytes]) -> None:
+        """Store a blob from a stream that must have this digest and size.
+
+        Raises: like ``store``.
+        """
+        self.store(chunks, digest, size)
+
+    def store(
+        self, chunks: Iterable[bytes], digest: Digest | None = None, size: int | None = None
+    ) -> Digest:
         """Store a blob from a stream, hashing what is written; return its digest.
 
         Raises: VerificationFailed if digest or size are others; Unavailable if the disk refuses.
         """
         self._require_plain_directories()
-        with _incoming(self.path / "blobs" / "sha256") as (stream, temporary):
+        with incoming(self.path / "blobs" / "sha256") as (stream, temporary):
             hasher = hashlib.sha256()
             for chunk in chunks:
                 hasher.update(chunk)
@@ -335,7 +344,7 @@ class Layout:
             raise VerificationFailed(f"{error.strerror}", where=str(path)) from None
 
     def _read_file(self, name: str, limit: int) -> bytes:
-        with _open_plain(self.path / name) as stream:
+        with open_plain(self.path / name) as stream:
             data = stream.read(limit + 1)
         if len(data) > limit:
             raise Inconclusive(f"larger than {limit} bytes", where=self._at(name))
@@ -343,7 +352,7 @@ class Layout:
 
     def _open_blob(self, digest: Digest) -> BinaryIO:
         self._require_plain_directories()
-        return _open_plain(self._blob_path(digest))
+        return open_plain(self._blob_path(digest))
 
     def _hashed(self, stream: BinaryIO, digest: Digest, size: int | None) -> Iterator[bytes]:
         """Yield chunks; raise at the end unless digest and size are the expected ones."""
@@ -361,35 +370,3 @@ class Layout:
             raise VerificationFailed(
                 f"expected {digest}, found sha256:{hasher.hexdigest()}", where=where
             )
-
-
-@contextmanager
-def _incoming(directory: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file beside the blobs that is gone afterwards unless it was published."""
-    try:
-        handle, name = tempfile.mkstemp(dir=directory, prefix=".incoming-")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                yield stream, temporary
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise Unavailable(
-            f"cannot write: {error.strerror}", where=str(directory), hint="free some disk space"
-        ) from error
-
-
-def _open_plain(path: Path) -> BinaryIO:
-    """Open a regular file, never through a symbolic link, never waiting on a FIFO."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise VerificationFailed("missing from the layout", where=str(path)) from None
-    except OSError as error:
-        raise VerificationFailed(f"cannot be read: {error.strerror}", where=str(path)) from None
-    stream = os.fdopen(handle, "rb")
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        stream.close()
-        raise VerificationFailed("not a regular file", where=str(path))
-    return stream

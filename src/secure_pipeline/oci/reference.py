@@ -11,6 +11,7 @@ from secure_pipeline.oci.digest import Digest
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
 _NAME = re.compile(rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAX_NAME = 255
 _HINT = "write name@sha256:<digest>; 'secure-pipeline build' prints it"
 
@@ -45,3 +46,21 @@ class ImageReference:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.digest}"
+
+
+def in_registry(name: str) -> bool:
+    """Tell whether a name begins with a registry's host.
+
+    By docker's rule: ``.`` or ``:`` in the part before the first slash, or ``localhost``.
+    """
+    host, slash, _ = name.partition("/")
+    return bool(slash) and ("." in host or ":" in host or host == "localhost")
+
+
+def check_tag(tag: str) -> str:
+    """Return a tag that registries accept. Raises: UsageError."""
+    if not _TAG.fullmatch(tag):
+        raise UsageError(
+            f"{tag[:140]!r} is no tag", hint="letters, digits, '_', '.' and '-', at most 128"
+        )
+    return tag

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from secure_pipeline.ports import Database
     from secure_pipeline.stages.result import StageResult
     from secure_pipeline.tools.install import Installer
-    from secure_pipeline.wiring.binding import Options, World
+    from secure_pipeline.wiring.binding import Options, RegistryOptions, World
+    from secure_pipeline.wiring.stores import Stores
     from secure_pipeline.wiring.verifying import VerifyTarget
 
 
@@ -109,11 +110,29 @@ def open_pipeline(stages: tuple[str, ...], options: Options) -> Iterator[Pipelin
         yield pipeline
 
 
+def open_stores(registry: RegistryOptions) -> Stores:
+    """What opens layouts and registries, with the logins of this user."""
+    from secure_pipeline.wiring.stores import Stores
+
+    return Stores(os.environ, registry, processes())
+
+
 def verify_image(target: VerifyTarget, options: Options) -> tuple[ImageReference, StageResult]:
-    """Verify an image of a layout. Raises: UsageError, ConfigError, VerificationFailed."""
+    """Verify one image. Raises: UsageError, ConfigError, VerificationFailed, Unavailable."""
     from secure_pipeline.wiring import verifying
 
-    return verifying.verify_image(target, options, _world(), ignore)
+    stores = open_stores(options.registry)
+    return verifying.verify_image(target, options, _world(), stores, ignore)
+
+
+def verify_images(
+    images: Sequence[str], target: VerifyTarget, options: Options
+) -> Iterator[tuple[ImageReference, StageResult]]:
+    """Verify several images, each as ``verify_image`` does; results in their order."""
+    from secure_pipeline.wiring import verifying
+
+    stores = open_stores(options.registry)
+    yield from verifying.verify_images(images, target, options, _world(), stores, ignore)
 
 
 def _world() -> World:

@@ -51,6 +51,18 @@ _WITHHELD = ("SECURE_PIPELINE_", "COSIGN_", "VAULT_", "SIGSTORE_")
 
 
 @dataclass(frozen=True)
+class RegistryOptions:
+    """What the operator says about registries."""
+
+    ca: Path | None = None
+    """PEM file of authorities to trust instead of the usual ones."""
+    plain_http: bool = False
+    """Speak http to registries that are not on this machine."""
+    realms: tuple[str, ...] = ()
+    """Token services that may have the credentials besides the registry itself."""
+
+
+@dataclass(frozen=True)
 class Options:
     """What a command line says; None where nothing was said."""
 
@@ -62,6 +74,7 @@ class Options:
     image: str | None = None
     database: str | None = None
     cache: bool = True
+    registry: RegistryOptions = RegistryOptions()
 
 
 @dataclass(frozen=True)

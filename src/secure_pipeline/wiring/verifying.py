@@ -1,8 +1,10 @@
-"""Verify an image of a layout, with or without a repository at hand."""
+"""Verify images of a layout or of a registry, with or without a repository at hand."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secure_pipeline import config as configuration
@@ -13,14 +15,20 @@ from secure_pipeline.errors import UsageError
 from secure_pipeline.events import OnEvent
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
-from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.oci.reference import ImageReference, in_registry
+from secure_pipeline.oci.store import Source
 from secure_pipeline.place import Place
 from secure_pipeline.policy import document
+from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.runs import RunStore
 from secure_pipeline.stages import verify
 from secure_pipeline.stages.result import StageResult
 from secure_pipeline.wiring.binding import Options, World, public_key
 from secure_pipeline.wiring.opening import STATE
+from secure_pipeline.wiring.stores import Stores
+
+AT_ONCE = 8
+"""Images verified at the same time; most of it is waiting for a registry."""
 
 
 @dataclass(frozen=True)
@@ -31,42 +39,114 @@ class VerifyTarget:
     directory: Path | None
     layout: Path | None
     keys: tuple[Path, ...]
+    layers: bool = False
+    """Read and hash the layers of an image in a registry too; in a layout they always are."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """An image and where it is."""
+
+    image: ImageReference
+    source: Source
+
+    @property
+    def local(self) -> bool:
+        """Whether it is in a layout, where hashing every byte costs little."""
+        return isinstance(self.source, Layout)
 
 
 def verify_image(
-    target: VerifyTarget, options: Options, world: World, on_event: OnEvent
+    target: VerifyTarget, options: Options, world: World, stores: Stores, on_event: OnEvent
 ) -> tuple[ImageReference, StageResult]:
-    """Verify an image of a layout, with or without a repository at hand.
+    """Verify one image.
+
+    Raises: UsageError, ConfigError, VerificationFailed, Unavailable.
+    """
+    inputs = verify_inputs(target, options, world, stores)
+    return inputs.image, verify.verify(inputs, SystemClock(), on_event)
+
+
+def verify_images(
+    images: Sequence[str],
+    target: VerifyTarget,
+    options: Options,
+    world: World,
+    stores: Stores,
+    on_event: OnEvent,
+) -> Iterator[tuple[ImageReference, StageResult]]:
+    """Verify several images against one policy, some at a time; results in their order.
+
+    Raises: UsageError for a word that is no image, before anything is verified; like
+    ``verify_image`` otherwise.
+    """
+    policy = load_policy(options)
+    keys = operator_keys(target, world)
+    every = [
+        _inputs(locate(replace(target, image=image), options, world, stores), policy, keys, target)
+        for image in images
+    ]
+    clock = SystemClock()
+    with ThreadPoolExecutor(AT_ONCE) as workers:
+        results = workers.map(lambda inputs: verify.verify(inputs, clock, on_event), every)
+        yield from zip((inputs.image for inputs in every), results, strict=True)
+
+
+def verify_inputs(
+    target: VerifyTarget, options: Options, world: World, stores: Stores
+) -> verify.VerifyInputs:
+    """Resolve what ``verify`` was asked to look at. Raises: like ``verify_image``."""
+    located = locate(target, options, world, stores)
+    inputs = _inputs(located, load_policy(options), operator_keys(target, world), target)
+    return replace(inputs, run_id=options.run)
+
+
+def load_policy(options: Options) -> LoadedPolicy:
+    """The trusted policy: the one named, or the built-in one. Raises: ConfigError."""
+    return document.load(options.policy or data_path("policies") / "release.yaml")
+
+
+def operator_keys(
+    target: VerifyTarget, world: World
+) -> tuple[tuple[bytes, document.Algorithm], ...]:
+    """The public keys given on the command line. Raises: ConfigError."""
+    return tuple(public_key(_plain(world.directory, key)) for key in target.keys)
+
+
+def locate(target: VerifyTarget, options: Options, world: World, stores: Stores) -> Located:
+    """Find the image that was asked for.
 
     Raises: UsageError, ConfigError, VerificationFailed.
     """
-    loaded = document.load(options.policy or data_path("policies") / "release.yaml")
-    layout, reference = _target(target, options, world)
-    inputs = verify.VerifyInputs(
-        source=Layout.open(layout),
-        image=reference,
-        policy=loaded,
-        operator_keys=tuple(public_key(_plain(world.directory, key)) for key in target.keys),
-        run_id=options.run,
-    )
-    return reference, verify.verify(inputs, SystemClock(), on_event)
-
-
-def _target(target: VerifyTarget, options: Options, world: World) -> tuple[Path, ImageReference]:
     if target.image == "layout":
         if target.directory is None:
             raise UsageError("no layout is named", hint="secure-pipeline verify layout DIRECTORY")
-        return target.directory, _only_image(target.directory)
+        return Located(_only_image(target.directory), Layout.open(target.directory))
     if target.directory is not None:
         raise UsageError("two images are named", hint="secure-pipeline verify layout DIRECTORY")
     reference = ImageReference.parse(target.image) if target.image else None
-    if target.layout and reference:
-        return target.layout, reference
+    if reference and (target.layout or in_registry(reference.name)):
+        return Located(reference, stores.source(reference.name, target.layout))
     path = (options.config or configuration.find(world.directory)).absolute()
     place = Place(path.parent, (options.state or path.parent / STATE).absolute())
     if reference is None:
         reference = _latest_image(configuration.load(path), RunStore(place.runs), options.run)
-    return target.layout or place.layout, reference
+    return Located(reference, Layout.open(target.layout or place.layout))
+
+
+def _inputs(
+    located: Located,
+    policy: LoadedPolicy,
+    keys: tuple[tuple[bytes, document.Algorithm], ...],
+    target: VerifyTarget,
+) -> verify.VerifyInputs:
+    return verify.VerifyInputs(
+        source=located.source,
+        image=located.image,
+        policy=policy,
+        operator_keys=keys,
+        layers=located.local or target.layers,
+    )
 
 
 def _latest_image(config: Config, store: RunStore, run_id: str | None) -> ImageReference:
@@ -78,20 +158,24 @@ def _latest_image(config: Config, store: RunStore, run_id: str | None) -> ImageR
     raise UsageError("no run has an image yet", hint="secure-pipeline run")
 
 
-def _only_image(directory: Path) -> ImageReference:
+def only_image(layout: Layout) -> Digest:
     """The one image of a layout that is no evidence. Raises: UsageError if there are several."""
     images = {
-        str(item.digest)
-        for item in Layout.open(directory).manifests()
-        if item.artifact_type is None and not (item.tag or "").endswith(".att")
+        item.digest
+        for item in layout.manifests()
+        if item.artifact_type is None and not (item.tag or "").startswith("sha256-")
     }
     if len(images) != 1:
         raise UsageError(
             f"the layout holds {len(images)} images",
-            where=str(directory),
+            where=layout.name,
             hint="name one: secure-pipeline verify NAME@sha256:DIGEST --layout DIRECTORY",
         )
-    return ImageReference("image", Digest.parse(images.pop()))
+    return images.pop()
+
+
+def _only_image(directory: Path) -> ImageReference:
+    return ImageReference("image", only_image(Layout.open(directory)))
 
 
 def _plain(directory: Path, key: Path) -> Path:
