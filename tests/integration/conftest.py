@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cluster.kubernetes import Cluster, kubernetes_cluster
 from fakes.workplace import BASE, ROOT, Workplace, environment, make_workplace
 from secure_pipeline.files import locked
 
@@ -64,3 +66,10 @@ def copy_of_released(released: Workplace, tmp_path: Path) -> Workplace:
     shutil.copytree(released.root, root, symlinks=True, ignore=shutil.ignore_patterns("builder"))
     (tmp_path / "bases").symlink_to((released.root.parent / "bases").resolve())
     return Workplace(root, released.environment)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A real Kubernetes; its tests carry ``xdist_group("cluster")``, so that there is one."""
+    with kubernetes_cluster() as made:
+        yield made
