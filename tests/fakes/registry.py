@@ -106,6 +106,26 @@ def push_fallback_tag(layout: Layout, host: str, repository: str, image: Digest)
     assert answer.status_code == 201, answer.text
 
 
+def push_referrers(host: str, repository: str, manifests: list[bytes], subject: Digest) -> None:
+    """Upload manifests whose blobs are there, and the fallback tag that lists them."""
+    base = f"http://{host}/v2/{repository}/manifests"
+    entries = []
+    with requests.Session() as session:
+        for data in manifests:
+            digest = str(Digest.of(data))
+            _put(session, f"{base}/{digest}", data, MANIFEST_TYPES[0])
+            entry = {"mediaType": MANIFEST_TYPES[0], "digest": digest, "size": len(data)}
+            entries.append({**entry, "artifactType": json.loads(data)["artifactType"]})
+        index = {"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": entries}
+        tag = f"{base}/sha256-{subject.hex}"
+        _put(session, tag, json.dumps(index).encode(), INDEX_TYPES[0])
+
+
+def _put(session: requests.Session, url: str, data: bytes, media_type: str) -> None:
+    answer = session.put(url, data, headers={"Content-Type": media_type}, timeout=_SECONDS)
+    assert answer.status_code == 201, answer.text
+
+
 def _push_manifest(layout: Layout, base: str, descriptor: Descriptor) -> None:
     if descriptor.media_type in INDEX_TYPES:
         index = layout.read_index(descriptor)
