@@ -13,6 +13,7 @@ from secure_pipeline import shape
 from secure_pipeline.adapters.dockerengine import Engine, EngineAddress, Missing
 from secure_pipeline.errors import Inconclusive, Unavailable, UsageError, VerificationFailed
 from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.reference import in_registry
 from secure_pipeline.oci.rootfs import Budget, Files, changes, read_container
 from secure_pipeline.oci.saved import read_image
 from secure_pipeline.ports import ChangedFile, Clock, ContainerKind, RunningContainer
@@ -187,13 +188,11 @@ class DockerRuntime:
 def full_name(name: str) -> str:
     """A name as Docker shortens it, with the registry that it means.
 
-    ``nginx`` is ``docker.io/library/nginx``: only a first part with a dot or a colon, or
-    ``localhost``, is a registry (distribution/reference).
+    ``nginx`` is ``docker.io/library/nginx`` (distribution/reference).
     """
-    first, slash, _ = name.partition("/")
-    if slash and (first == "localhost" or "." in first or ":" in first):
+    if in_registry(name):
         return name
-    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+    return f"docker.io/{name}" if "/" in name else f"docker.io/library/{name}"
 
 
 def _object(value: Any) -> Mapping[str, Any]:

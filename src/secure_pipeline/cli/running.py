@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secure_pipeline.cli._output import API_VERSION, Output
 from secure_pipeline.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from secure_pipeline.wiring.binding import Options
+    from secure_pipeline.wiring.running import RunningSession
 
 ImagesOption = Annotated[
     list[str] | None,
@@ -66,4 +69,70 @@ def verify_running(
     as_json: bool,
 ) -> ExitCode:
     """Look at what runs once, or again and again; print it and return the exit code."""
-    raise UsageError("not there yet")
+    from secure_pipeline.oci.reference import ImageReference
+    from secure_pipeline.stages.running_target import parse_target
+    from secure_pipeline.wiring import open_running
+    from secure_pipeline.wiring.running import RunningRequest
+
+    _check(targets, asked)
+    request = RunningRequest(
+        targets=tuple(parse_target(text) for text in targets),
+        images=tuple(ImageReference.parse(text) for text in asked.images),
+        layout=layout,
+        keys=keys,
+        drift=asked.drift,
+        vsa_key=asked.vsa_key,
+    )
+    session = open_running(request, options)
+    output = Output(as_json=as_json)
+    if asked.watch:
+        return _watch(output, session, asked)
+    return _once(output, session, asked.vsa_output)
+
+
+def _check(targets: list[str], asked: RunningOptions) -> None:
+    if not targets:
+        raise UsageError("nothing is named", hint="secure-pipeline verify running docker://NAME")
+    if asked.count is not None and (not asked.watch or asked.count < 1):
+        raise UsageError("--count takes 1 or more, with --watch", hint="--watch --count 2")
+    if asked.vsa_output and not asked.vsa_key:
+        raise UsageError("--vsa-output needs a key", hint="add --vsa-key file:release.key")
+    if asked.vsa_key and asked.watch:
+        raise UsageError("--watch signs no summaries", hint="leave out --watch or --vsa-key")
+
+
+def _once(output: Output, session: RunningSession, vsa_output: Path | None) -> ExitCode:
+    from secure_pipeline.files import write_atomic
+    from secure_pipeline.report import running as report
+    from secure_pipeline.stages.running_vsa import to_lines
+
+    found = session.look()
+    for line in report.lines(found):
+        output.text(line)
+    summaries = session.summarise(found)
+    if vsa_output and summaries:
+        write_atomic(vsa_output, to_lines(summaries))
+    for summary in summaries:
+        output.text(f"summary {summary.predicate['verificationResult']} {summary.image}")
+    results = [
+        {"image": str(item.image), "result": item.predicate["verificationResult"]}
+        for item in summaries
+    ]
+    output.document("RunningVerification", {**report.document(found), "summaries": results})
+    return found.code
+
+
+def _watch(output: Output, session: RunningSession, asked: RunningOptions) -> ExitCode:
+    from secure_pipeline.report import running as report
+    from secure_pipeline.stages.running_watch import parse_interval
+
+    watch = session.watch(parse_interval(asked.interval))
+    for change in watch.changes(asked.count):
+        if output.as_json:
+            print(json.dumps(_line(report.change_document(change))), flush=True)
+        output.text(report.change_line(change))
+    return watch.code
+
+
+def _line(content: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": "RunningChange", **content}

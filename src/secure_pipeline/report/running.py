@@ -34,7 +34,7 @@ def container_lines(check: ContainerCheck) -> list[str]:
     return [head, *reasons]
 
 
-def change_lines(change: StandingChange) -> list[str]:
+def change_line(change: StandingChange) -> str:
     """A change as one line with its time, and the first reason."""
     before = f"{change.before} -> " if change.before else ""
     why = change.why
@@ -44,7 +44,7 @@ def change_lines(change: StandingChange) -> list[str]:
         why = next((_reason(rule) for rule in change.check.decision.objections), "")
     said = f": {why}" if why else ""
     time = rfc3339(change.time)
-    return [printable(f"{time} {before}{change.now} {change.place}{digest}{said}")]
+    return printable(f"{time} {before}{change.now} {change.place}{digest}{said}")
 
 
 def document(report: RunningReport) -> dict[str, Any]:

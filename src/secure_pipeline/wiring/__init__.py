@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from secure_pipeline.stages.result import StageResult
     from secure_pipeline.tools.install import Installer
     from secure_pipeline.wiring.binding import Options, RegistryOptions, World
+    from secure_pipeline.wiring.running import RunningRequest, RunningSession
     from secure_pipeline.wiring.stores import Stores
     from secure_pipeline.wiring.verifying import VerifyTarget
 
@@ -133,6 +134,13 @@ def verify_images(
 
     stores = open_stores(options.registry)
     yield from verifying.verify_images(images, target, options, _world(), stores, ignore)
+
+
+def open_running(request: RunningRequest, options: Options) -> RunningSession:
+    """What looks at containers that run. Raises: UsageError, ConfigError."""
+    from secure_pipeline.wiring.running import RunningSession
+
+    return RunningSession(request, options, _world(), open_stores(options.registry), ignore)
 
 
 def _world() -> World:
