@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from secure_pipeline.pipeline import Pipeline
     from secure_pipeline.run import RunOutcome, StageOutcome
     from secure_pipeline.wiring.binding import Options
+    from secure_pipeline.wiring.copying import Destination
 
 
 def execute(
@@ -21,15 +22,18 @@ def execute(
     *,
     as_json: bool,
     export: Mapping[str, Path] | None = None,
+    push: str | None = None,
 ) -> ExitCode:
     """Open the pipeline, run the stages, show progress and the result; return the exit code.
 
     ``export``: reports by name that are also written to a file of the user's choice.
+    ``push``: where the image goes with its evidence once every stage has passed.
     """
     from secure_pipeline.cli._progress import progress
     from secure_pipeline.wiring import open_pipeline
 
     output = Output(as_json=as_json)
+    destination = _destination(push, options) if push else None
     with open_pipeline(stages, options) as pipeline:
         output.text(f"run {pipeline.run.id}")
         with progress(output, stages) as view:
@@ -40,8 +44,30 @@ def execute(
     _render(output, pipeline, outcome, whole=len(stages) > 1)
     for name, path in (export or {}).items():
         _export(output, outcome, name, path)
+    if destination and outcome.code is ExitCode.PASS:
+        document["pushed"] = _push(output, pipeline, outcome, destination)
     output.document("Run" if len(stages) > 1 else "Stage", document)
     return outcome.code
+
+
+def _destination(push: str, options: Options) -> Destination:
+    """Open where the image goes before anything runs: a wrong name costs no time."""
+    from secure_pipeline.wiring import open_stores
+    from secure_pipeline.wiring.copying import parse_destination
+
+    return parse_destination(push, open_stores(options.registry))
+
+
+def _push(output: Output, pipeline: Pipeline, outcome: RunOutcome, destination: Destination) -> str:
+    from secure_pipeline.oci.layout import Layout
+    from secure_pipeline.oci.reference import ImageReference
+    from secure_pipeline.wiring.copying import copy_to
+
+    image = ImageReference.parse(pipeline.image(outcome) or "")
+    layout = Layout.open(pipeline.place.layout)
+    pushed, copied = copy_to(destination, layout, image.digest, output.text)
+    output.text(f"pushed {pushed} with {copied.referrers} referrers, {len(copied.tags)} tags")
+    return pushed
 
 
 def _render(output: Output, pipeline: Pipeline, outcome: RunOutcome, *, whole: bool) -> None:

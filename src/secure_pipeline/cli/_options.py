@@ -68,6 +68,14 @@ RealmOption = Annotated[
         envvar="SECURE_PIPELINE_TOKEN_REALM",
     ),
 ]
+PushOption = Annotated[
+    str | None,
+    typer.Option(
+        "--push",
+        help="HOST/NAME[:TAG] or layout:DIRECTORY to copy image and evidence to when all passed.",
+        envvar="SECURE_PIPELINE_PUSH",
+    ),
+]
 ImageArgument = Annotated[
     str | None,
     typer.Argument(

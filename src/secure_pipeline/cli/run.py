@@ -11,7 +11,11 @@ from secure_pipeline.cli._options import (
     DatabaseOption,
     JsonOption,
     KeyOption,
+    PlainHttpOption,
     PolicyOption,
+    PushOption,
+    RealmOption,
+    RegistryCaOption,
     RunOption,
     StateOption,
 )
@@ -28,15 +32,19 @@ def run(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Execute every stage; reuse and keep nothing.")
     ] = False,
+    push: PushOption = None,
+    registry_ca: RegistryCaOption = None,
+    plain_http: PlainHttpOption = False,
+    realm: RealmOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Run all stages and verify the image."""
     from secure_pipeline.cli._execute import execute
     from secure_pipeline.run import GRAPH
-    from secure_pipeline.wiring.binding import Options
+    from secure_pipeline.wiring.binding import Options, RegistryOptions
 
     options = Options(
         config=config, policy=policy, state=state, run=run, key=key, database=database,
-        cache=not no_cache,
+        cache=not no_cache, registry=RegistryOptions(registry_ca, plain_http, tuple(realm or ())),
     )  # fmt: skip
-    return execute(tuple(GRAPH), options, as_json=as_json)
+    return execute(tuple(GRAPH), options, as_json=as_json, push=push)

@@ -7,7 +7,11 @@ from secure_pipeline.cli._options import (
     ImageArgument,
     JsonOption,
     KeyOption,
+    PlainHttpOption,
     PolicyOption,
+    PushOption,
+    RealmOption,
+    RegistryCaOption,
     RunOption,
     StateOption,
 )
@@ -21,11 +25,18 @@ def sign(
     policy: PolicyOption = None,
     state: StateOption = None,
     run: RunOption = None,
+    push: PushOption = None,
+    registry_ca: RegistryCaOption = None,
+    plain_http: PlainHttpOption = False,
+    realm: RealmOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Sign the evidence, attach it to the image and seal it."""
     from secure_pipeline.cli._execute import execute
-    from secure_pipeline.wiring.binding import Options
+    from secure_pipeline.wiring.binding import Options, RegistryOptions
 
-    options = Options(config=config, policy=policy, state=state, run=run, image=image, key=key)
-    return execute(("sign",), options, as_json=as_json)
+    options = Options(
+        config=config, policy=policy, state=state, run=run, image=image, key=key,
+        registry=RegistryOptions(registry_ca, plain_http, tuple(realm or ())),
+    )  # fmt: skip
+    return execute(("sign",), options, as_json=as_json, push=push)

@@ -38,8 +38,14 @@ def copy(
     Raises: UsageError, ConfigError, VerificationFailed, Inconclusive, Unavailable.
     """
     image, digest = _source(source, stores)
-    place = parse_destination(destination, stores)
-    copied = copy_image(image, digest, place.target, tag=place.tag, on_progress=on_progress)
+    return copy_to(parse_destination(destination, stores), image, digest, on_progress)
+
+
+def copy_to(
+    place: Destination, source: Source, digest: Digest, on_progress: Callable[[str], None]
+) -> tuple[str, Copied]:
+    """Copy an image to a destination that was opened before. Raises: like ``copy``."""
+    copied = copy_image(source, digest, place.target, tag=place.tag, on_progress=on_progress)
     return f"{place.name}@{digest}", copied
 
 
