@@ -72,16 +72,7 @@ def verify(inputs: VerifyInputs, clock: Clock, on_event: OnEvent) -> StageResult
     Raises: ConfigError (a key of the policy), Unavailable.
     """
     started, begun = clock.now(), clock.monotonic()
-    # (1) the roots of trust, from the policy and the operator only (SIG-23)
-    signers = trusted_signers(inputs.policy, inputs.operator_keys)
-    # (2) every byte of the image against its digest
-    on_event(Progress(STAGE, "hashing the image"))
-    content = check_content(inputs.source, inputs.image, layers=inputs.layers)
-    # (3) the evidence beside it, bounded before it is read (SIG-15)
-    on_event(Progress(STAGE, "checking the evidence"))
-    answer = check_evidence(inputs, signers, started)
-    # (4) one decision over everything
-    decision = Decision((content, *answer.decision.rules))
+    decision, answer = judge(inputs, started, on_event)
     vsa = make_vsa(inputs, decision, answer, started)
     return StageResult(
         stage=STAGE,
@@ -96,6 +87,23 @@ def verify(inputs: VerifyInputs, clock: Clock, on_event: OnEvent) -> StageResult
         figures=_figures(inputs, decision, answer),
         exit_code=None if decision.outcome is Outcome.ALLOW else decision.code,
     )
+
+
+def judge(inputs: VerifyInputs, now: datetime, on_event: OnEvent) -> tuple[Decision, Answer]:
+    """Return the one decision over content and evidence, and what it was made from.
+
+    Raises: ConfigError (a key of the policy), Unavailable.
+    """
+    # (1) the roots of trust, from the policy and the operator only (SIG-23)
+    signers = trusted_signers(inputs.policy, inputs.operator_keys)
+    # (2) every byte of the image against its digest
+    on_event(Progress(STAGE, "hashing the image"))
+    content = check_content(inputs.source, inputs.image, layers=inputs.layers)
+    # (3) the evidence beside it, bounded before it is read (SIG-15)
+    on_event(Progress(STAGE, "checking the evidence"))
+    answer = check_evidence(inputs, signers, now)
+    # (4) one decision over everything
+    return Decision((content, *answer.decision.rules)), answer
 
 
 def check_content(source: Source, image: ImageReference, *, layers: bool = True) -> Rule:
