@@ -31,6 +31,7 @@ TOTAL_SECONDS = 60.0
 """For everything that one question needs, not for each request."""
 MAX_ANSWER_BYTES = 32 << 20
 MAX_ITEMS = 5000
+MAX_PAGES = 500
 _PAGE = 100
 _USER = re.compile(r'User "([^"]{1,253})"')
 
@@ -90,7 +91,7 @@ class KubernetesApi:
         """
         items: list[dict[str, Any]] = []
         following = ""
-        while len(items) <= MAX_ITEMS:
+        for _ in range(MAX_PAGES):
             query = {"limit": str(_PAGE), **({"continue": following} if following else {})}
             path = f"{resource.path(namespace)}?{urlencode(query)}"
             page = self._answer(path, "list", resource, namespace)
@@ -98,6 +99,8 @@ class KubernetesApi:
                 raise self._error(f"it knows no {resource.plural}")
             items += self._items(page, resource)
             following = self._following(page)
+            if len(items) > MAX_ITEMS:
+                break
             if not following:
                 return items
         raise Inconclusive(
@@ -172,9 +175,7 @@ class KubernetesApi:
         return answer
 
     def _forbidden(self, body: bytes, verb: str, resource: Resource, namespace: str) -> Forbidden:
-        message = self._object(body).get("message")
-        match = _USER.search(message) if isinstance(message, str) else None
-        user = match[1] if match and match[1].isprintable() else None
+        user = _user(body)
         place = f" in namespace {namespace}" if resource.namespaced else ""
         return Forbidden(
             f"{user or 'this credential'} may not {verb} {resource.plural}{place}",
@@ -216,6 +217,17 @@ def _session(config: KubernetesConfig, directory: Path) -> Iterator[requests.Ses
         session.headers["Accept-Encoding"] = "identity"
         session.mount("https://", _Verified(config.tls_name))
         yield session
+
+
+def _user(refusal: bytes) -> str | None:
+    """The name of who asked, from the Status that refuses; what stands between may send less."""
+    try:
+        status = strictjson.loads(refusal, limit=MAX_ANSWER_BYTES)
+    except strictjson.InvalidJson:
+        return None
+    message = status.get("message") if isinstance(status, dict) else None
+    match = _USER.search(message) if isinstance(message, str) else None
+    return match[1] if match and match[1].isprintable() else None
 
 
 def _permission(user: str, verb: str, resource: Resource, namespace: str) -> str:
