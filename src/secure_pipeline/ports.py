@@ -293,6 +293,30 @@ class Signer(Protocol):
         """Sign ``message`` (hashed by the algorithm). ECDSA signatures are DER."""
 
 
+@dataclass(frozen=True)
+class Certified:
+    """Whose a keyless signature is, once everything about it was checked."""
+
+    identity: str
+    """The certificate's e-mail address, URI or user name."""
+    issuer: str
+    """URL of the OpenID Connect issuer that vouched for it."""
+    signed_at: datetime
+    """The earliest time, UTC, at which a log or an authority saw the signature."""
+
+
+class IdentityVerifier(Protocol):
+    """Checks keyless signatures against one trust root, offline."""
+
+    def verify(self, bundle: bytes, payload: bytes) -> Certified:
+        """Check certificate chain, log entry, time and signature of a Sigstore bundle.
+
+        ``payload`` is what must have been signed: the payload of its envelope, or the message.
+        Raises: VerificationFailed (proven wrong, or not proven), Inconclusive (of a kind that
+        cannot be checked).
+        """
+
+
 class ContainerKind(Enum):
     """What a container is in its workload."""
 

@@ -25,7 +25,7 @@ from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import EMPTY_BYTES, EMPTY_TYPE, MANIFEST_TYPE, Descriptor
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.policy.document import LoadedPolicy, load
-from secure_pipeline.policy.evidence_gates import severity_of
+from secure_pipeline.policy.vulnerability_lists import severity_of
 from secure_pipeline.ports import Signer
 from secure_pipeline.stages.result import Evidence, StageResult, Verdict
 from secure_pipeline.stages.verify import VerifyInputs, verify

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from secure_pipeline.attestations import bundle, dsse
+from secure_pipeline.attestations import bundle, dsse, legacy
 from secure_pipeline.attestations.forms import (
     ENVELOPE_TYPE,
     MAX_ATTACHMENTS,
@@ -39,7 +39,7 @@ from secure_pipeline.oci.store import Source
 READERS = 8
 """Attachments read at the same time."""
 
-Place = Literal["bundle", "att"]
+Place = Literal["bundle", "att", "sig"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class Attachment:
     """Where it was found first."""
     envelope: dsse.Envelope
     manifest_digest: Digest
+    certificate: bytes | None = None
+    """DER of the certificate that claims to have signed it; None for a bare key."""
+    bundle: bytes | None = None
+    """The Sigstore bundle that has to prove the certificate's signature; None for a bare key."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def collect(
     """
     found: dict[object, Attachment] = {}
     for item in _read(source, image_digest, {"bundle", "att"}, limits):
-        found.setdefault(_identity(item.envelope), item)
+        found.setdefault((_identity(item.envelope), item.certificate), item)
     return tuple(found.values())
 
 
@@ -167,12 +171,19 @@ def _read(
 def _open(source: Source, spot: _Spot, limits: Limits) -> Attachment | None:
     """Read and parse one attachment; None for a bundle that signs no statement."""
     data = source.read_blob(spot.layer.digest, limits.each, spot.layer.size)
-    parse = bundle.parse_bundle if spot.place == "bundle" else dsse.parse_envelope
-    try:
-        envelope = parse(data, str(spot.layer.digest))
-    except bundle.NotAnAttestation:
-        return None
-    return Attachment(spot.place, envelope, spot.manifest)
+    where = str(spot.layer.digest)
+    if spot.place == "bundle":
+        try:
+            read = bundle.read_bundle(data, where)
+        except bundle.NotAnAttestation:
+            return None
+        proof = data if read.certificate else None
+        return Attachment(spot.place, read.envelope, spot.manifest, read.certificate, proof)
+    envelope = dsse.parse_envelope(data, where)
+    keyless = legacy.of_envelope(spot.layer.annotations, envelope, where)
+    if keyless is None:
+        return Attachment(spot.place, envelope, spot.manifest)
+    return Attachment(spot.place, envelope, spot.manifest, keyless.certificate, keyless.bundle)
 
 
 def check_spots(layers: Sequence[Descriptor], limits: Limits, image: Digest) -> None:
@@ -197,17 +208,17 @@ def _may_be_bundle(descriptor: Descriptor) -> bool:
     """Some writers leave the descriptor's type empty: then its manifest has to tell."""
     if descriptor.media_type != MANIFEST_TYPE:
         return False
-    return descriptor.artifact_type in (None, EMPTY_TYPE, bundle.MEDIA_TYPE)
+    return descriptor.artifact_type in {None, EMPTY_TYPE, *bundle.MEDIA_TYPES}
 
 
 def _bundle_manifest(source: Source, descriptor: Descriptor, image: Digest) -> Manifest | None:
     """Read a referrer; None if it is no bundle, or about another image."""
     manifest = source.read_manifest(descriptor)
-    if manifest.kind != bundle.MEDIA_TYPE:
+    if manifest.kind not in bundle.MEDIA_TYPES:
         return None
     if manifest.subject is None or manifest.subject.digest != image:
         return None
-    if len(manifest.layers) != 1 or manifest.layers[0].media_type != bundle.MEDIA_TYPE:
+    if len(manifest.layers) != 1 or manifest.layers[0].media_type not in bundle.MEDIA_TYPES:
         raise VerificationFailed("not one bundle layer", where=str(descriptor.digest))
     return manifest
 

@@ -1,16 +1,22 @@
-"""Sigstore bundles v0.3 around a DSSE envelope, made with a bare key."""
+"""Sigstore bundles around a DSSE envelope: v0.3 with a bare key is written, all are read."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from secure_pipeline import shape
 from secure_pipeline.attestations import dsse
 from secure_pipeline.errors import VerificationFailed
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_OLDER = "application/vnd.dev.sigstore.bundle+json;version="
+MEDIA_TYPES = frozenset({MEDIA_TYPE, *(f"{_OLDER}0.{minor}" for minor in (1, 2, 3))})
+"""Every version that is read (sigstore protobuf-specs); cosign, GitHub and npm write them."""
 MAX_BUNDLE_BYTES = dsse.MAX_ENVELOPE_BYTES + (1 << 20)
+MAX_CHAIN = 10
 
 
 class NotAnAttestation(VerificationFailed):
@@ -34,8 +40,22 @@ def make_bundle(envelope: bytes, public_key_der: bytes) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+@dataclass(frozen=True)
+class Bundle:
+    """An envelope, and the certificate that its signer claims, if it was signed without a key."""
+
+    envelope: dsse.Envelope
+    certificate: bytes | None
+    """DER; nothing in it is believed before the whole bundle was verified."""
+
+
 def parse_bundle(data: bytes, where: str = "bundle") -> dsse.Envelope:
-    """Return the envelope of a bundle.
+    """Return the envelope of a bundle. Raises: like ``read_bundle``."""
+    return read_bundle(data, where).envelope
+
+
+def read_bundle(data: bytes, where: str = "bundle") -> Bundle:
+    """Return envelope and certificate of a bundle of any version.
 
     The verification material is a hint only: keys come from the policy (SIG-22, SIG-23). The
     hint of a bare key stands in for a key id that is empty.
@@ -43,7 +63,7 @@ def parse_bundle(data: bytes, where: str = "bundle") -> dsse.Envelope:
     """
     value = shape.parse_object(data, where, limit=MAX_BUNDLE_BYTES)
     media_type = shape.member(value, "mediaType", str, where)
-    if media_type != MEDIA_TYPE:
+    if media_type not in MEDIA_TYPES:
         raise VerificationFailed(f"mediaType is {media_type[:80]!r}", where=where)
     material = shape.member(value, "verificationMaterial", dict, where)
     if not {"publicKey", "certificate", "x509CertificateChain"} & material.keys():
@@ -57,9 +77,20 @@ def parse_bundle(data: bytes, where: str = "bundle") -> dsse.Envelope:
     key = shape.optional(material, "publicKey", dict, where) or {}
     hint = shape.optional(key, "hint", str, where) or ""
     signature = parsed.signatures[0]
-    if signature.keyid or not hint:
-        return parsed
-    return replace(parsed, signatures=(replace(signature, keyid=hint),))
+    if not signature.keyid and hint:
+        parsed = replace(parsed, signatures=(replace(signature, keyid=hint),))
+    return Bundle(parsed, _certificate(material, where))
+
+
+def _certificate(material: Mapping[str, Any], where: str) -> bytes | None:
+    """The signer's own certificate: the only one, or the first of a chain (versions below 0.3)."""
+    leaf = shape.optional(material, "certificate", dict, where)
+    if leaf is None:
+        chain = shape.optional(material, "x509CertificateChain", dict, where) or {}
+        leaf = next(iter(shape.objects(chain, "certificates", where, limit=MAX_CHAIN)), None)
+    if leaf is None:
+        return None
+    return dsse.strict_base64(shape.member(leaf, "rawBytes", str, where), "rawBytes", where)
 
 
 def _single(envelope: dsse.Envelope, where: str) -> dsse.Envelope:

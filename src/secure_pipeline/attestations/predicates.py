@@ -22,6 +22,7 @@ NAMESPACE = "https://secure-pipeline.dev"
 
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
+PROVENANCE_V02 = "https://slsa.dev/provenance/v0.2"
 VULNS = "https://in-toto.io/attestation/vulns/v0.2"
 COSIGN_VULN = "https://cosign.sigstore.dev/attestation/vuln/v1"
 CYCLONEDX = "https://cyclonedx.org/bom"
@@ -135,6 +136,7 @@ def read_time(predicate_type: str, predicate: Mapping[str, Any]) -> datetime | N
 
 _TIMES = {
     PROVENANCE: ("runDetails", "metadata", "finishedOn"),
+    PROVENANCE_V02: ("metadata", "buildFinishedOn"),
     VULNS: ("metadata", "scanFinishedOn"),
     COSIGN_VULN: ("metadata", "scanFinishedOn"),
     CYCLONEDX: ("metadata", "timestamp"),

@@ -47,6 +47,18 @@ class Statement:
                 f"expected exactly the subject {digest}, found {names}", where=self.predicate_type
             )
 
+    def require_among(self, digest: Digest) -> None:
+        """Check that this image is one of the subjects: in-toto's rule, for others' statements.
+
+        Raises: VerificationFailed naming expected and found digests (SIG-04).
+        """
+        found = [item.digests.get("sha256") for item in self.subjects]
+        if digest.hex not in found:
+            names = ", ".join(f"sha256:{item}" if item else "no sha256" for item in found[:3])
+            raise VerificationFailed(
+                f"expected the subject {digest}, found {names}", where=self.predicate_type
+            )
+
     def require_type(self, predicate_type: str) -> None:
         """Check the predicate type, by exact match and without a default (SIG-03).
 

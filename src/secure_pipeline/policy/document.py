@@ -17,8 +17,18 @@ from secure_pipeline.files import read_bounded, sha256_bytes
 from secure_pipeline.findings import Severity
 
 OPERATOR = "operator"
-"""Id of a key that the operator gives on the command line."""
+"""Id of a key or identity that the operator gives on the command line."""
 _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
+MAX_PATTERN = 500
+_ANYBODY = (
+    "",
+    "x",
+    "someone@unrelated.invalid",
+    "https://unrelated.invalid/path",
+    "https://github.com/unrelated/repository/.github/workflows/x.yml@refs/heads/main",
+    "https://gitlab.com/unrelated/project//.gitlab-ci.yml@refs/heads/main",
+)
+"""Identities that nobody means; a pattern that matches one of them matches strangers."""
 
 
 class Algorithm(Enum):
@@ -40,10 +50,7 @@ class TrustedKey:
     not_after: date | None = field("Last day, UTC, on which it is trusted.", default=None)
 
     def __post_init__(self) -> None:
-        if not _KEY_ID.match(self.id):
-            raise ValueError(f"id {self.id!r} is not a short name such as release-2027")
-        if self.id.startswith(OPERATOR):
-            raise ValueError(f"ids like {OPERATOR!r} are kept for keys given on the command line")
+        _check_id(self.id)
         if not self.public_key.strip():
             raise ValueError("public-key is empty")
         if self.not_before and self.not_after and self.not_after < self.not_before:
@@ -58,16 +65,78 @@ class TrustedKey:
 
 
 @dataclass(frozen=True)
+class TrustedIdentity:
+    """Who may sign without a key: an identity as a Sigstore certificate names it (CLI-07)."""
+
+    id: str = field("Name used by this policy.")
+    issuer: str = field("URL of the OpenID Connect issuer, matched exactly.")
+    identity: str | None = field(
+        "E-mail address or URI of the certificate, matched exactly.", default=None
+    )
+    identity_pattern: str | None = field(
+        "Regular expression that the whole identity must match, instead of 'identity'.",
+        default=None,
+    )
+
+    def __post_init__(self) -> None:
+        _check_id(self.id)
+        if not re.fullmatch(r"https://[^\s*]+", self.issuer):
+            raise ValueError(f"issuer {self.issuer!r} is not the https:// URL of one issuer")
+        if (self.identity is None) == (self.identity_pattern is None):
+            raise ValueError("exactly one of identity and identity-pattern is needed")
+        if self.identity is not None:
+            _check_identity(self.identity)
+        if self.identity_pattern is not None:
+            _check_pattern(self.identity_pattern)
+
+    def matches(self, identity: str, issuer: str) -> bool:
+        """Tell whether a verified certificate is this identity's. Empty never matches."""
+        if not identity or issuer != self.issuer:
+            return False
+        if self.identity_pattern is None:
+            return identity == self.identity
+        return re.fullmatch(self.identity_pattern, identity) is not None
+
+
+def _check_id(name: str) -> None:
+    if not _KEY_ID.match(name):
+        raise ValueError(f"id {name!r} is not a short name such as release-2027")
+    if name.startswith(OPERATOR):
+        raise ValueError(f"ids like {OPERATOR!r} are kept for keys given on the command line")
+
+
+def _check_identity(identity: str) -> None:
+    if not identity or re.search(r"[\s*]", identity):
+        raise ValueError(
+            f"identity {identity!r} is not one identity: it is matched exactly, without wildcards"
+        )
+
+
+def _check_pattern(pattern: str) -> None:
+    if len(pattern) > MAX_PATTERN:
+        raise ValueError(f"identity-pattern is longer than {MAX_PATTERN} characters")
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"identity-pattern is no regular expression: {error}") from None
+    stranger = next((name for name in _ANYBODY if compiled.fullmatch(name)), None)
+    if stranger is not None:
+        raise ValueError(
+            f"identity-pattern {pattern!r} matches strangers, such as {stranger!r}: name the owner"
+        )
+
+
+@dataclass(frozen=True)
 class Requirement:
     """One predicate type that a release must carry."""
 
     predicate: str = field("Predicate type URI, matched exactly.")
     name: str | None = field("For test results: configuration[0].name.", default=None)
     keys: tuple[str, ...] | None = field(
-        "Ids of the keys that may sign it; if omitted, every key and the operator's.",
+        "Ids of the keys and identities that may sign it; if omitted, all and the operator's.",
         default=None,
     )
-    quorum: int = field("How many different keys must have signed it.", default=1)
+    quorum: int = field("How many different keys or identities must have signed it.", default=1)
     max_age: timedelta | None = field("Evidence older than this refuses.", default=None)
 
     def __post_init__(self) -> None:
@@ -212,10 +281,14 @@ class SourceRule:
 
 @dataclass(frozen=True)
 class SealRule:
-    """The seal that closes a run's evidence set; it is always required."""
+    """The seal that closes a run's evidence set."""
 
+    required: bool = field(
+        "Whether evidence without a seal refuses; false is for evidence that others made.",
+        default=True,
+    )
     keys: tuple[str, ...] | None = field(
-        "Ids of the keys that may seal; if omitted, every key and the operator's.",
+        "Ids of the keys and identities that may seal; if omitted, all and the operator's.",
         default=None,
     )
     max_age: timedelta | None = field("A seal older than this refuses.", default=None)
@@ -231,6 +304,14 @@ class Policy:
 
     version: int = field("Version of this format: 1.")
     keys: tuple[TrustedKey, ...] = field("Keys that may sign.", default=())
+    identities: tuple[TrustedIdentity, ...] = field(
+        "Identities that may sign without a key, by Sigstore certificates.", default=()
+    )
+    trust_root: str | None = field(
+        "Sigstore trusted_root.json beside the policy; if omitted, the one of the public "
+        "instance that came with this program. Never fetched.",
+        default=None,
+    )
     require: tuple[Requirement, ...] = field("Evidence that a release needs.", default=())
     source: SourceRule = field("Source.", default=SourceRule())
     gates: Gates = field("Gates of the stages.", default=Gates())
@@ -251,9 +332,14 @@ class Policy:
         self._check_keys()
 
     def _check_keys(self) -> None:
-        ids = [key.id for key in self.keys]
+        ids = [key.id for key in self.keys] + [entry.id for entry in self.identities]
         if len(set(ids)) != len(ids):
-            raise ValueError("two keys have the same id")
+            raise ValueError(f"two keys or identities have the same id {_repeated(ids)!r}")
+        who = [(e.issuer, e.identity, e.identity_pattern) for e in self.identities]
+        if len(set(who)) != len(who):
+            raise ValueError("one identity stands under two ids, which would count twice")
+        if self.trust_root is not None and not self.trust_root.strip():
+            raise ValueError("trust-root is empty: leave the key out, or name a file")
         titles = [requirement.title for requirement in self.require]
         if len(set(titles)) != len(titles):
             raise ValueError(f"{_repeated(titles)} is required twice")

@@ -1,8 +1,8 @@
-"""From attachments to evidence: what a trusted key signed about exactly this image.
+"""From attachments to evidence: what a trusted key or identity signed about this image.
 
 An attachment by a key that the policy does not know is no evidence: it is counted aloud and
 changes nothing, so that a stranger who may push can neither pass nor block an image. What
-claims a trusted key and does not verify, or what a trusted key signed about another image,
+claims a trusted key or identity and does not verify, or what one signed about another image,
 is proven wrong and refuses.
 """
 
@@ -13,15 +13,26 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from secure_pipeline.attestations.attachments import Attachment
-from secure_pipeline.attestations.predicates import TEST_RESULT, RunContext, read_run, read_time
+from secure_pipeline.attestations.buildkit import Contained
+from secure_pipeline.attestations.predicates import (
+    NAMESPACE,
+    TEST_RESULT,
+    RunContext,
+    read_run,
+    read_time,
+)
+from secure_pipeline.attestations.signatures import SIGN, read_statement
 from secure_pipeline.attestations.statement import Statement, parse_statement
 from secure_pipeline.errors import VerificationFailed
 from secure_pipeline.files import sha256_bytes
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.policy.decision import Rule, allow, unsure, wrong
 from secure_pipeline.policy.document import TrustedKey
-from secure_pipeline.policy.trust import TrustedSigner
+from secure_pipeline.policy.keyless import Keyless, excess
+from secure_pipeline.policy.trust import KnownIdentity, TrustedSigner
 from secure_pipeline.shape import rfc3339
+
+Known = TrustedSigner | KnownIdentity
 
 MAX_CHECKS = 100_000
 """Signatures times keys; at 0.1 ms each the wall time stays near 10 s (SIG-15)."""
@@ -35,7 +46,8 @@ class Item:
     digest: str
     """``sha256:…`` of the signed payload."""
     signers: frozenset[str]
-    """Ids of the different trusted keys that signed it, those inside their window if any is."""
+    """Ids of the different trusted keys and identities that signed it, those of keys inside
+    their window if any is."""
     lapsed: tuple[Rule, ...]
     """Why none of them is inside its window; empty if one is."""
     sources: tuple[str, ...]
@@ -43,7 +55,10 @@ class Item:
     run: RunContext | None
     """None when it says nothing about a run."""
     time: datetime | None
-    """When it was made, as it says itself, UTC."""
+    """When it was made, as it says itself, UTC; the trusted time of its signature where it says
+    nothing or a later time."""
+    signed_at: datetime | None = None
+    """When a log or a time-stamp authority first saw a keyless signature of it, UTC."""
 
     @property
     def type(self) -> str:
@@ -68,54 +83,136 @@ class EvidenceSet:
 
     items: tuple[Item, ...]
     untrusted: tuple[str, ...]
-    """Where the attachments are that no trusted key signed."""
+    """Where the attachments are that no trusted key or identity signed."""
     rules: tuple[Rule, ...]
 
 
+@dataclass(frozen=True)
+class Found:
+    """What lies beside an image, and in it."""
+
+    attachments: Sequence[Attachment]
+    contained: Sequence[Contained] = ()
+    """Unsigned statements inside an index."""
+
+
 def authenticate(
-    attachments: Sequence[Attachment],
+    attached: Found,
     signers: Sequence[TrustedSigner],
+    keyless: Keyless,
     image: Digest,
     now: datetime,
 ) -> EvidenceSet:
     """Check signatures, then parse, then compare subjects; in this order for each attachment."""
+    attachments = attached.attachments
     # (1) at least one attachment: 0 of 0 verified is no proof (SIG-11)
     if not attachments:
-        return EvidenceSet((), (), (wrong("attachments", f"no evidence is attached to {image}"),))
-    checks = len(signers) * sum(len(item.envelope.signatures) for item in attachments)
-    if checks > MAX_CHECKS:
-        why = f"{checks} signature checks would be needed; the limit is {MAX_CHECKS}"
-        return EvidenceSet((), (), (unsure("attachments", why),))
-    faults: list[Rule] = []
-    untrusted: list[str] = []
-    items: dict[str, Item] = {}
-    for attachment in attachments:
+        inside = len(attached.contained)
+        more = f"; {inside} statements inside the index are unsigned" if inside else ""
+        why = f"no evidence is attached to {image}{more}"
+        return EvidenceSet((), (), (wrong("attachments", why),))
+    claims = [keyless.claimed(item) for item in attachments]
+    too_much = _excess(attachments, signers) or excess(claims)
+    if too_much:
+        return EvidenceSet((), (), (too_much,))
+    work = _Work(image, now)
+    for attachment, claim in zip(attachments, claims, strict=True):
         where = f"{attachment.source} {attachment.manifest_digest}"
         # (2) who signed the bytes; nothing in them is believed before
         found, forged = _signers_of(attachment, where, signers)
-        faults += forged
+        work.faults += forged
+        signed_at = None
+        if claim is not None:
+            certified = keyless.certify(attachment, where, claim)
+            if isinstance(certified, Rule):
+                work.faults.append(certified)
+            else:
+                found, signed_at = [*found, claim], certified.signed_at
+        # (3) what they signed
+        work.take(attachment, where, found, signed_at)
+    # (4) what a signed index holds is signed with it
+    ignored = work.take_contained(attached.contained)
+    items = tuple(work.items.values())
+    summary = _summary(len(attachments), items, work.untrusted, ignored)
+    return EvidenceSet(items, tuple(work.untrusted), (summary, *work.faults))
+
+
+def _excess(attachments: Sequence[Attachment], signers: Sequence[TrustedSigner]) -> Rule | None:
+    checks = len(signers) * sum(len(item.envelope.signatures) for item in attachments)
+    if checks <= MAX_CHECKS:
+        return None
+    why = f"{checks} signature checks would be needed; the limit is {MAX_CHECKS}"
+    return unsure("attachments", why)
+
+
+class _Work:
+    """What was found so far."""
+
+    def __init__(self, image: Digest, now: datetime) -> None:
+        self.image = image
+        self.now = now
+        self.faults: list[Rule] = []
+        self.untrusted: list[str] = []
+        self.items: dict[str, Item] = {}
+
+    def take(
+        self, attachment: Attachment, where: str, found: list[Known], signed_at: datetime | None
+    ) -> None:
+        """Read what trusted signers signed; without one it is only counted."""
         if not found:
-            untrusted.append(where)
-            continue
-        # (3) parse strictly (SIG-05, SIG-07), (4) compare the subject (SIG-04)
-        try:
-            statement = parse_statement(attachment.envelope.payload)
+            self.untrusted.append(where)
+            return
+        try:  # strictly (SIG-05, SIG-07)
+            statement = read_statement(attachment)
         except VerificationFailed as error:
-            faults.append(wrong("statement", f"{where}: {error}"))
-            continue
-        try:
-            statement.require_subject(image)
-            item = _item(statement, where, found, now)
+            self.faults.append(wrong("statement", f"{where}: {error}"))
+            return
+        self._add(statement, self.image, where, found, signed_at)
+
+    def take_contained(self, contained: Sequence[Contained]) -> int:
+        """Read what an index holds if a signature covers the index; else return how much."""
+        covers = [i for i in self.items.values() if i.type == SIGN and not i.lapsed]
+        if not covers:
+            return len(contained)
+        signers = frozenset[str]().union(*(item.signers for item in covers))
+        times = [item.signed_at for item in covers if item.signed_at]
+        for part in contained:
+            where = f"index {part.manifest}"
+            try:
+                statement = parse_statement(part.payload)
+                statement.require_among(part.about)
+                item = _item(statement, where, [], self.now, min(times, default=None))
+            except VerificationFailed as error:
+                self.faults.append(wrong("statement", f"{where}: {error}"))
+                continue
+            item = replace(item, signers=signers)
+            self.items[item.digest] = _merge(self.items.get(item.digest), item)
+        return 0
+
+    def _add(
+        self,
+        statement: Statement,
+        about: Digest,
+        where: str,
+        found: list[Known],
+        signed_at: datetime | None,
+    ) -> None:
+        try:  # about this image (SIG-04)
+            if _is_ours(statement):
+                statement.require_subject(about)
+            else:
+                statement.require_among(about)
+            item = _item(statement, where, found, self.now, signed_at)
         except VerificationFailed as error:
-            faults.append(wrong("subject", f"{where}: {error}"))
-            continue
-        # (5) one statement in two places is one statement
-        items[item.digest] = _merge(items.get(item.digest), item)
-    return EvidenceSet(
-        tuple(items.values()),
-        tuple(untrusted),
-        (_summary(len(attachments), items.values(), untrusted), *faults),
-    )
+            self.faults.append(wrong("subject", f"{where}: {error}"))
+            return
+        # one statement in two places is one statement
+        self.items[item.digest] = _merge(self.items.get(item.digest), item)
+
+
+def _is_ours(statement: Statement) -> bool:
+    """Ours are about one image each; other tools' may be about several (in-toto's rule)."""
+    return statement.predicate_type.startswith(f"{NAMESPACE}/") or _run(statement) is not None
 
 
 def test_name(statement: Statement) -> str | None:
@@ -130,9 +227,9 @@ def test_name(statement: Statement) -> str | None:
 
 def _signers_of(
     attachment: Attachment, where: str, signers: Sequence[TrustedSigner]
-) -> tuple[list[TrustedSigner], list[Rule]]:
+) -> tuple[list[Known], list[Rule]]:
     """The different trusted keys that signed; key ids only accuse, they never convince."""
-    found: dict[str, TrustedSigner] = {}
+    found: dict[str, Known] = {}
     forged: list[Rule] = []
     message = attachment.envelope.message
     for signature in attachment.envelope.signatures:
@@ -147,9 +244,15 @@ def _signers_of(
     return list(found.values()), forged
 
 
-def _item(statement: Statement, source: str, found: list[TrustedSigner], now: datetime) -> Item:
+def _item(
+    statement: Statement,
+    source: str,
+    found: list[Known],
+    now: datetime,
+    signed_at: datetime | None,
+) -> Item:
     kind, predicate = statement.predicate_type, statement.predicate
-    time = read_time(kind, predicate)
+    time = min(filter(None, (read_time(kind, predicate), signed_at)), default=None)
     reasons = {signer.id: _lapse(signer, source, time, now) for signer in found}
     inside = frozenset(key for key, reason in reasons.items() if reason is None)
     return Item(
@@ -160,6 +263,7 @@ def _item(statement: Statement, source: str, found: list[TrustedSigner], now: da
         sources=(source,),
         run=_run(statement),
         time=time,
+        signed_at=signed_at,
     )
 
 
@@ -171,7 +275,7 @@ def _run(statement: Statement) -> RunContext | None:
         return None
 
 
-def _lapse(signer: TrustedSigner, source: str, time: datetime | None, now: datetime) -> Rule | None:
+def _lapse(signer: Known, source: str, time: datetime | None, now: datetime) -> Rule | None:
     """Say why a key is outside its window (SIG-21), or None.
 
     A holder of an old key can write any time into a statement. So the present, the only
@@ -203,16 +307,22 @@ def _merge(known: Item | None, item: Item) -> Item:
     if known is None:
         return item
     sources = (*known.sources, *item.sources)
+    seen = min(filter(None, (known.signed_at, item.signed_at)), default=None)
+    time = min(filter(None, (known.time, item.time)), default=None)
+    known, item = (replace(i, signed_at=seen, time=time) for i in (known, item))
     if bool(known.lapsed) == bool(item.lapsed):
         both = known.signers | item.signers
         return replace(known, signers=both, lapsed=known.lapsed + item.lapsed, sources=sources)
     return replace(item if known.lapsed else known, sources=sources)
 
 
-def _summary(attachments: int, items: Collection[Item], untrusted: list[str]) -> Rule:
+def _summary(
+    attachments: int, items: Collection[Item], untrusted: list[str], unsigned: int
+) -> Rule:
     """Count everything aloud; unknown signers neither help nor harm."""
     counts = f"{attachments} attachments, {len(items)} statements signed by trusted keys"
     ignored = f"; {len(untrusted)} attachments by unknown keys are no evidence" if untrusted else ""
+    ignored += f"; {unsigned} unsigned statements in the index are no evidence" if unsigned else ""
     digests = tuple(item.digest for item in items)
     if not items:
         return wrong(

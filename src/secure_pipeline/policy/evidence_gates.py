@@ -2,29 +2,35 @@
 
 That a stage once said PASS is not enough: the policy may be stricter now, and the signer's
 configuration is not the verifier's. What a gate needs and the evidence does not say is
-undetermined. ``OWN`` is the predicate's member for what its standard has no field for.
+undetermined. ``OWN`` is the predicate's member for what its standard has no field for; a
+statement of no run of ours is another tool's, and is judged by what its standard says.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from secure_pipeline import shape
-from secure_pipeline.attestations.predicates import PROVENANCE, TEST_RESULT, VULNS
+from secure_pipeline.attestations.predicates import (
+    COSIGN_VULN,
+    NAMESPACE,
+    PROVENANCE,
+    TEST_RESULT,
+    VSA,
+    VULNS,
+)
 from secure_pipeline.attestations.scans import OWN
 from secure_pipeline.errors import VerificationFailed
-from secure_pipeline.findings import Finding, Ignored, Kind, Location, Severity
+from secure_pipeline.findings import Finding, Severity
 from secure_pipeline.policy import vex
 from secure_pipeline.policy.decision import Outcome, Rule, allow, forbid, unsure, wrong
 from secure_pipeline.policy.document import Policy
 from secure_pipeline.policy.evidence import Item
 from secure_pipeline.policy.exceptions import account
-
-MAX_FINDINGS = 1_000_000
+from secure_pipeline.policy.vulnerability_lists import listed, number, of_trivy
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ def _coverage(item: Item, bench: Bench) -> tuple[Rule, ...]:
     minimum = bench.policy.gates.test.minimum_coverage
     if item.name != "test" or minimum is None:
         return ()
-    coverage = _number(_figures(item).get("coverage"))
+    coverage = number(_figures(item).get("coverage"))
     digests = (item.digest,)
     if coverage is None or not 0 <= coverage <= 100:
         why = f"{item.title} does not say its coverage; the policy asks for {minimum:g} %"
@@ -134,6 +140,12 @@ def _relaxations(item: Item, bench: Bench) -> tuple[Rule, ...]:
     internal = shape.optional(definition, "internalParameters", dict, item.type) or {}
     relaxed = shape.optional(internal, "relaxedRules", dict, item.type)
     digests = (item.digest,)
+    kind = shape.optional(definition, "buildType", str, item.type) or ""
+    if relaxed is None and item.run is None and not kind.startswith(f"{NAMESPACE}/"):
+        why = (
+            f"{item.title} is of another kind of build, {kind[:120]!r}: the builder answers for it"
+        )
+        return (allow("build-rules", why, digests),)
     if relaxed is None:
         why = f"{item.title} does not say which build rules were switched off"
         return (unsure("build-rules", why, digests),)
@@ -150,11 +162,27 @@ def _vulnerabilities(item: Item, bench: Bench) -> tuple[Rule, ...]:
 
     What the scan itself set aside is judged anew: only the verifier's policy excuses.
     """
+    return _judged(item, listed(item.statement), bench)
+
+
+def _scanner_report(item: Item, bench: Bench) -> tuple[Rule, ...]:
+    """Another tool's report in cosign's form. Ours only repeats what vulns v0.2 says."""
+    if item.run is not None:
+        return ()
+    found = of_trivy(item.statement)
+    if found is None:
+        why = f"{item.title} holds a scanner's report of a form that is not read here"
+        return (unsure("vulnerabilities", why, (item.digest,)),)
+    return _judged(item, found, bench)
+
+
+def _judged(item: Item, vulnerabilities: Sequence[Finding], bench: Bench) -> tuple[Rule, ...]:
     gate, policy = bench.policy.gates.scan, bench.policy
-    found, _ = vex.apply_vex(_findings(item), bench.vex, bench.image)
+    found, _ = vex.apply_vex(vulnerabilities, bench.vex, bench.image)
     report = account(found, policy.exceptions, bench.now.date())
     over = [f for f in report.findings if f.ignored is None and f.severity.reaches(gate.severity)]
-    if gate.fixed_only:
+    if gate.fixed_only and (item.type == COSIGN_VULN or _own(item)):
+        # vulns v0.2 alone does not say whether there is a fix: then all of them count
         over = [finding for finding in over if finding.fixed]
     aside = sum(finding.ignored is not None for finding in report.findings)
     counts = f"{len(report.findings)} vulnerabilities, {aside} excused by the policy"
@@ -178,19 +206,21 @@ def _other_findings(item: Item, bench: Bench) -> tuple[Rule, ...]:
     does not explain is something else. The scan's gate must be no looser than the policy's.
     """
     own, asked = _own(item), bench.policy.gates.scan.severity
+    if item.run is None and not own:
+        why = f"{item.title} is another tool's: secrets and misconfigurations are not judged"
+        return (allow("other-findings", why, (item.digest,)),)
     over, used = _figures(item).get("over_gate"), _used_gate(own)
     digests = (item.digest,)
     if type(over) is not int or used is None:
         why = f"{item.title} does not say what else was looked for"
         return (unsure("other-findings", why, digests),)
-    listed = sum(
-        f.ignored is None and f.severity.reaches(used) for f in _findings(item, as_judged=True)
-    )
-    if over > listed:
-        why = f"{item.title}: {over - listed} secrets or misconfigurations reach {used.value}"
+    known = listed(item.statement, as_judged=True)
+    told = sum(finding.ignored is None and finding.severity.reaches(used) for finding in known)
+    if over > told:
+        why = f"{item.title}: {over - told} secrets or misconfigurations reach {used.value}"
         return (forbid("other-findings", why, digests),)
-    if over < listed:
-        why = f"{item.title} counts {over} findings over its gate and lists {listed}"
+    if over < told:
+        why = f"{item.title} counts {over} findings over its gate and lists {told}"
         return (wrong("other-findings", why, digests),)
     if used > asked:
         why = f"{item.title} was gated at {used.value}; the policy asks for {asked.value}"
@@ -225,10 +255,17 @@ def _database(item: Item, bench: Bench) -> tuple[Rule, ...]:
     return (_database_kind(item, bench, text),)
 
 
+def _foreign_database(item: Item, bench: Bench) -> tuple[Rule, ...]:
+    """Of another tool's report; ours has its database judged with vulns v0.2."""
+    return _database(item, bench) if item.run is None else ()
+
+
 def _database_kind(item: Item, bench: Bench, updated: str) -> Rule:
     gate, digests = bench.policy.gates.scan, (item.digest,)
     own = _own(item)
     demonstration = own.get("demonstrationDatabase")
+    if item.run is None and not own and gate.database is None:
+        return allow("database", f"another tool's, of {updated}", digests)
     if not isinstance(demonstration, bool) and not gate.allow_demonstration_database:
         return unsure("database", f"{item.title} does not say which kind its database is", digests)
     if demonstration and not gate.allow_demonstration_database:
@@ -238,65 +275,6 @@ def _database_kind(item: Item, bench: Bench, updated: str) -> Rule:
         why = f"the scan used the database {str(found)[:80]}, not {gate.database}"
         return forbid("database", why, digests) if found else unsure("database", why, digests)
     return allow("database", f"of {updated}", digests)
-
-
-def _findings(item: Item, *, as_judged: bool = False) -> list[Finding]:
-    """The listed vulnerabilities; ``as_judged`` keeps what the scan set aside."""
-    predicate = item.statement.predicate
-    scanner = shape.member(predicate, "scanner", dict, item.type)
-    if not isinstance(scanner.get("result"), list):
-        raise VerificationFailed("scanner.result is missing")
-    entries = shape.objects(scanner, "result", item.type, limit=MAX_FINDINGS)
-    return [_finding(entry, item.type, as_judged) for entry in entries]
-
-
-def _finding(entry: Mapping[str, Any], where: str, as_judged: bool) -> Finding:
-    identifier = shape.member(entry, "id", str, where)
-    notes: dict[str, Any] = {}
-    for annotation in shape.objects(entry, "annotations", where, limit=1000):
-        notes |= annotation
-    texts = {name: value for name, value in notes.items() if isinstance(value, str) and value}
-    ignored = {member.value: member for member in Ignored}.get(texts.get("ignored", ""))
-    return Finding(
-        rule=identifier,
-        kind=Kind.VULNERABILITY,
-        severity=severity_of(shape.objects(entry, "severity", where, limit=100)),
-        message=identifier,
-        fingerprint=identifier,
-        location=Location(texts["path"]) if "path" in texts else None,
-        package=texts.get("package"),
-        purl=texts.get("purl"),
-        fixed=texts.get("fixed"),
-        ignored=ignored if as_judged else None,
-    )
-
-
-def severity_of(ratings: Iterable[Mapping[str, Any]]) -> Severity:
-    """The worst rating that can be read: a word, or a CVSS score by its qualitative scale.
-
-    Where none can be read it is UNKNOWN, and UNKNOWN reaches every gate (SCN-10).
-    """
-    known = {_severity(rating.get("score")) for rating in ratings} - {Severity.UNKNOWN}
-    return max(known, default=Severity.UNKNOWN)
-
-
-def _severity(score: object) -> Severity:
-    words = {"none": Severity.INFO, "negligible": Severity.LOW, "moderate": Severity.MEDIUM}
-    if isinstance(score, str):
-        word = score.strip().lower()
-        known = {severity.value: severity for severity in Severity} | words
-        if word in known:
-            return known[word]
-        try:
-            score = float(word)
-        except ValueError:
-            return Severity.UNKNOWN
-    number = _number(score)
-    if number is None or not 0 <= number <= 10:
-        return Severity.UNKNOWN
-    steps = ((9.0, Severity.CRITICAL), (7.0, Severity.HIGH), (4.0, Severity.MEDIUM))
-    low = Severity.LOW if number > 0 else Severity.INFO
-    return next((severity for least, severity in steps if number >= least), low)
 
 
 def _own(item: Item) -> Mapping[str, Any]:
@@ -309,19 +287,28 @@ def _figures(item: Item) -> Mapping[str, Any]:
     return shape.optional(_own(item), "figures", dict, item.type) or {}
 
 
-def _number(value: object) -> float | None:
-    """A finite number; true and false are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+def _summary(item: Item, bench: Bench) -> tuple[Rule, ...]:
+    """A verification summary that the policy requires has to say PASSED (SLSA VSA v1)."""
+    if item.type not in {requirement.predicate for requirement in bench.policy.require}:
+        return ()
+    result = shape.member(item.statement.predicate, "verificationResult", str, item.type)
+    digests = (item.digest,)
+    if result == "PASSED":
+        return (allow("result", f"{item.title} is PASSED", digests),)
+    if result == "FAILED":
+        return (forbid("result", f"{item.title} is FAILED", digests),)
+    return (unsure("result", f"{item.title} is {result[:40]!r}, not PASSED", digests),)
 
 
 _RESULTS: Mapping[str, tuple[Gate, ...]] = {
     TEST_RESULT: (_result,),
     VULNS: (_vulnerabilities, _other_findings),
+    COSIGN_VULN: (_scanner_report,),
 }
 _GATES: Mapping[str, tuple[Gate, ...]] = {
     TEST_RESULT: (_result, _analysis, _coverage),
     PROVENANCE: (_relaxations,),
     VULNS: (_vulnerabilities, _other_findings, _database),
+    COSIGN_VULN: (_scanner_report, _foreign_database),
+    VSA: (_summary,),
 }

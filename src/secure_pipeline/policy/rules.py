@@ -12,16 +12,20 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from secure_pipeline.attestations.attachments import Attachment
+from secure_pipeline.attestations.buildkit import Contained
 from secure_pipeline.attestations.predicates import AFTER_SEAL, SEAL, RunContext
 from secure_pipeline.attestations.seal import Seal, check_seal, parse_seal
 from secure_pipeline.errors import VerificationFailed
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.policy import vex
-from secure_pipeline.policy.decision import Decision, Rule, allow, forbid, unsure, wrong
-from secure_pipeline.policy.document import Policy, Requirement
-from secure_pipeline.policy.evidence import EvidenceSet, Item, authenticate
+from secure_pipeline.policy.decision import Decision, Outcome, Rule, allow, forbid, unsure, wrong
+from secure_pipeline.policy.document import Policy
+from secure_pipeline.policy.evidence import EvidenceSet, Found, Item, authenticate
 from secure_pipeline.policy.evidence_gates import Bench, failing_rules, gate_rules
+from secure_pipeline.policy.keyless import Keyless
+from secure_pipeline.policy.required import may_sign, required_rules
 from secure_pipeline.policy.trust import TrustedSigner
+from secure_pipeline.policy.unsealed import PROVENANCES, unsealed_rules
 from secure_pipeline.shape import rfc3339
 
 
@@ -37,6 +41,8 @@ class Question:
     """The run whose evidence counts; the one sealed last if None."""
     vex: tuple[vex.Statement, ...] = ()
     """Of the documents that the policy names."""
+    keyless: Keyless = Keyless()
+    """Identities that sign without keys, and what checks them."""
 
 
 @dataclass(frozen=True)
@@ -48,39 +54,57 @@ class Answer:
     used: tuple[Item, ...] = ()
     """All authentic statements that were looked at."""
     untrusted: int = 0
-    """Attachments that no trusted key signed."""
+    """Attachments that no trusted key or identity signed."""
 
 
-def decide(question: Question, attachments: Sequence[Attachment]) -> Answer:
-    """Decide whether the image's evidence meets the policy. The content is checked elsewhere."""
+def decide(
+    question: Question,
+    attachments: Sequence[Attachment],
+    contained: Sequence[Contained] = (),
+) -> Answer:
+    """Decide whether the image's evidence meets the policy. The content is checked elsewhere.
+
+    ``contained`` are the unsigned statements inside an index.
+    """
     # (1) a policy that trusts nobody or asks for nothing refuses
     rules = policy_rules(question)
     if any(rule.fault for rule in rules):
         return Answer(Decision(rules), None)
     # (2) signatures, payloads, subjects, key windows
-    found = authenticate(attachments, question.signers, question.image.digest, question.now)
+    found = authenticate(
+        Found(attachments, contained),
+        question.signers,
+        question.keyless,
+        question.image.digest,
+        question.now,
+    )
     rules += found.rules
     if not found.items:
         return Answer(Decision(rules), None, (), len(found.untrusted))
+    subject = vex.Subject(question.image.name, str(question.image.digest))
+    bench = Bench(question.policy, subject, question.now, question.vex)
     # (3) which run: its seal says
     sealed, seal_rules = choose_seal(question, found)
     rules += seal_rules
     if sealed is None:
         rules += tuple(rule for item in found.items for rule in item.lapsed)
-        rules += required_rules(question, found.items, found)
+        rules += required_rules(question.policy, question.now, found.items, found)
+        if all(rule.outcome is Outcome.ALLOW for rule in seal_rules):
+            rules += time_rules(question, found.items, None)
+            runs = {item.run for item in found.items if item.run}
+            rules += tuple(source_rule(question.policy, run) for run in runs)
+            rules += unsealed_rules(found.items, bench)
         return Answer(Decision(rules), None, found.items, len(found.untrusted))
     run, members = sealed.seal.context, members_of(sealed, found.items)
     rules += tuple(rule for item in (sealed.item, *members) for rule in item.lapsed)
     # (4) the set is complete and of one run (SIG-09)
     rules += (sealed_rule(sealed, found.items), run_rule(run, members))
     # (5) what the policy requires is there, by keys it allows, and fresh
-    rules += required_rules(question, members, found)
-    rules += time_rules(question, (sealed.item, *members))
+    rules += required_rules(question.policy, question.now, members, found)
+    rules += time_rules(question, (sealed.item, *members), sealed.item)
     # (6) where it comes from
     rules += (source_rule(question.policy, run), builder_rule(question.policy, run))
     # (7) the gates, evaluated again from the evidence itself
-    subject = vex.Subject(question.image.name, str(question.image.digest))
-    bench = Bench(question.policy, subject, question.now, question.vex)
     for item in members:
         rules += gate_rules(item, bench)
     # (8) no failing result for this digest hides behind a good one (SIG-10)
@@ -90,15 +114,15 @@ def decide(question: Question, attachments: Sequence[Attachment]) -> Answer:
 
 
 def policy_rules(question: Question) -> tuple[Rule, ...]:
-    """Empty means refuse: no keys, no requirements, no builders (CLI-07)."""
+    """Empty means refuse: no keys or identities, no requirements, no builders (CLI-07)."""
     policy = question.policy
     rules = []
-    if not question.signers:
+    if not question.signers and not question.keyless.identities:
         rules.append(
             forbid(
                 "policy",
-                "the policy trusts no key",
-                hint="pass --key PUBLIC_KEY, or add the key to 'keys' of the policy",
+                "the policy trusts no key and no identity",
+                hint="pass --key PUBLIC_KEY, or add to 'keys' or 'identities' of the policy",
             )
         )
     if not policy.require:
@@ -109,7 +133,8 @@ def policy_rules(question: Question) -> tuple[Rule, ...]:
                 hint="list predicate types under 'require' of the policy",
             )
         )
-    if not policy.builders:
+    provenance = any(requirement.predicate in PROVENANCES for requirement in policy.require)
+    if not policy.builders and (policy.seal.required or provenance):
         rules.append(
             forbid(
                 "policy",
@@ -119,8 +144,12 @@ def policy_rules(question: Question) -> tuple[Rule, ...]:
         )
     if rules:
         return tuple(rules)
-    keys = ", ".join(signer.id for signer in question.signers)
-    return (allow("policy", f"{len(policy.require)} requirements; trusted keys: {keys}"),)
+    keys = [signer.id for signer in question.signers]
+    identities = [identity.id for identity in question.keyless.identities]
+    words = [f"{len(policy.require)} requirements"]
+    words += [f"trusted keys: {', '.join(keys)}"] if keys else []
+    words += [f"trusted identities: {', '.join(identities)}"] if identities else []
+    return (allow("policy", "; ".join(words)),)
 
 
 @dataclass(frozen=True)
@@ -139,9 +168,12 @@ class Sealed:
 def choose_seal(question: Question, found: EvidenceSet) -> tuple[Sealed | None, tuple[Rule, ...]]:
     """Pick the seal of the run asked for, or the latest one by a key that may seal."""
     items = [item for item in found.items if item.type == SEAL]
+    if not items and not question.policy.seal.required and question.run_id is None:
+        why = "the policy does not require a seal: nothing shows that the evidence is complete"
+        return None, (allow("seal", why),)
     if not items:
         return None, (wrong("seal", "no seal: nothing shows that the evidence is complete"),)
-    allowed = [item for item in items if _may_sign(item, question.policy.seal.keys)]
+    allowed = [item for item in items if may_sign(item, question.policy.seal.keys)]
     if not allowed:
         names = ", ".join(sorted({name for item in items for name in item.signers}))
         return None, (forbid("seal", f"sealed by {names}, which may not seal", _digests(items)),)
@@ -210,80 +242,17 @@ def run_rule(run: RunContext, members: Sequence[Item]) -> Rule:
     return allow("run", why, _digests(members))
 
 
-def required_rules(
-    question: Question, members: Sequence[Item], found: EvidenceSet
-) -> tuple[Rule, ...]:
-    """One rule for each requirement; types and names match exactly (SIG-03)."""
-    return tuple(
-        _required(requirement, question, members, found) for requirement in question.policy.require
-    )
-
-
-def _required(
-    requirement: Requirement, question: Question, members: Sequence[Item], found: EvidenceSet
-) -> Rule:
-    matches = [item for item in members if _answers(requirement, item)]
-    if not matches:
-        return wrong("required", f"{requirement.title} is missing{_elsewhere(requirement, found)}")
-    for item in matches:
-        signers = item.signers if requirement.keys is None else item.signers & {*requirement.keys}
-        if len(signers) < requirement.quorum:
-            why = (
-                f"{item.title} is signed by {', '.join(sorted(item.signers))}: {len(signers)} of "
-                f"{requirement.quorum} keys that may sign it"
-            )
-            return forbid("required", why, (item.digest,))
-        aged = _age_rule(requirement, item, question.now)
-        if aged:
-            return aged
-    return allow("required", f"{requirement.title} is there", _digests(matches))
-
-
-def _age_rule(requirement: Requirement, item: Item, now: datetime) -> Rule | None:
-    if requirement.max_age is None:
-        return None
-    if item.time is None:
-        return unsure(
-            "required", f"{item.title} has no time, so its age is unknown", (item.digest,)
-        )
-    if now - item.time > requirement.max_age:
-        why = (
-            f"{item.title} is of {rfc3339(item.time)}: older than the policy's "
-            f"{requirement.max_age}"
-        )
-        return forbid("required", why, (item.digest,), "run the pipeline again")
-    return None
-
-
-def _answers(requirement: Requirement, item: Item) -> bool:
-    return item.type == requirement.predicate and requirement.name in (None, item.name)
-
-
-def _elsewhere(requirement: Requirement, found: EvidenceSet) -> str:
-    """Say where a missing statement is, when it is somewhere that does not count."""
-    runs = {
-        item.run.run_id[:64] if item.run else "no run"
-        for item in found.items
-        if _answers(requirement, item)
-    }
-    if runs:
-        return f" in this run (there is one of {', '.join(sorted(runs))})"
-    if found.untrusted:
-        return f" ({len(found.untrusted)} attachments are signed by unknown keys)"
-    return ""
-
-
-def time_rules(question: Question, items: Sequence[Item]) -> tuple[Rule, ...]:
+def time_rules(question: Question, items: Sequence[Item], seal: Item | None) -> tuple[Rule, ...]:
     """Evidence from the future is no answer; a seal may have a greatest age."""
     policy, now = question.policy, question.now
     rules = []
     for item in items:
-        if item.time is not None and item.time - now > policy.clock_skew:
-            why = f"{item.title} is dated {rfc3339(item.time)}, which is yet to come"
+        last = max(filter(None, (item.time, item.signed_at)), default=None)
+        if last is not None and last - now > policy.clock_skew:
+            why = f"{item.title} is dated {rfc3339(last)}, which is yet to come"
             rules.append(unsure("time", why, (item.digest,), "compare the machines' clocks"))
-    seal = items[0]
     limit = policy.seal.max_age
-    if limit is not None and seal.time is not None and now - seal.time > limit:
+    if seal and limit is not None and seal.time is not None and now - seal.time > limit:
         why = f"the seal is of {rfc3339(seal.time)}: older than the policy's {limit}"
         rules.append(forbid("time", why, (seal.digest,), "run the pipeline again"))
     return tuple(rules) or (allow("time", f"checked at {rfc3339(now)}", _digests(items)),)
@@ -306,10 +275,6 @@ def builder_rule(policy: Policy, run: RunContext) -> Rule:
         accepted = ", ".join(policy.builders)
         return forbid("builder", f"{run.builder_id[:200]} is not among {accepted}")
     return allow("builder", run.builder_id)
-
-
-def _may_sign(item: Item, keys: tuple[str, ...] | None) -> bool:
-    return keys is None or bool(item.signers & {*keys})
 
 
 def _digests(items: Iterable[Item]) -> tuple[str, ...]:

@@ -13,8 +13,10 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from secure_pipeline.attestations.attachments import Attachment, collect
+from secure_pipeline.attestations.attachments import collect
+from secure_pipeline.attestations.buildkit import collect_contained
 from secure_pipeline.attestations.predicates import NAMESPACE, VSA
+from secure_pipeline.attestations.signatures import collect_signatures
 from secure_pipeline.errors import Inconclusive, VerificationFailed
 from secure_pipeline.events import OnEvent, Progress
 from secure_pipeline.oci.reference import ImageReference
@@ -23,9 +25,15 @@ from secure_pipeline.oci.walk import check_image
 from secure_pipeline.policy import vex
 from secure_pipeline.policy.decision import Decision, Outcome, Rule, allow, unsure, wrong
 from secure_pipeline.policy.document import Algorithm, LoadedPolicy
+from secure_pipeline.policy.keyless import Keyless
 from secure_pipeline.policy.rules import Answer, Question, decide
-from secure_pipeline.policy.trust import TrustedSigner, trusted_signers
-from secure_pipeline.ports import Clock
+from secure_pipeline.policy.trust import (
+    OperatorIdentity,
+    TrustedSigner,
+    trusted_identities,
+    trusted_signers,
+)
+from secure_pipeline.ports import Clock, IdentityVerifier
 from secure_pipeline.shape import rfc3339
 from secure_pipeline.stages.result import Evidence, Report, StageResult, Verdict
 
@@ -49,6 +57,10 @@ class VerifyInputs:
     operator_keys: tuple[tuple[bytes, Algorithm], ...] = ()
     """Public keys (PEM) that the operator trusts besides the policy's, each with the one
     algorithm it is used with."""
+    operator_identity: OperatorIdentity | None = None
+    """An identity that the operator trusts besides the policy's."""
+    identity_verifier: IdentityVerifier | None = None
+    """Checks what identities signed; without it they prove nothing."""
     layers: bool = True
     """Whether the image's layers are hashed too; else only its manifests and configs."""
     run_id: str | None = None
@@ -124,8 +136,11 @@ def check_evidence(
     inputs: VerifyInputs, signers: tuple[TrustedSigner, ...], now: datetime
 ) -> Answer:
     """Collect the attachments and decide; attachments that cannot be read decide too."""
+    identities = trusted_identities(inputs.policy, inputs.operator_identity)
+    source, digest = inputs.source, inputs.image.digest
     try:
-        attachments: tuple[Attachment, ...] = collect(inputs.source, inputs.image.digest)
+        attachments = (*collect(source, digest), *collect_signatures(source, digest))
+        contained = collect_contained(source, digest)
     except VerificationFailed as error:
         return Answer(Decision((wrong("attachments", str(error)),)), None)
     except Inconclusive as error:
@@ -134,8 +149,9 @@ def check_evidence(
     policy = inputs.policy.policy
     documents = (vex.load(inputs.policy.source.parent / name) for name in policy.gates.scan.vex)
     excuses = tuple(statement for document in documents for statement in document)
-    question = Question(inputs.image, policy, signers, now, inputs.run_id, excuses)
-    return decide(question, attachments)
+    keyless = Keyless(identities, inputs.identity_verifier)
+    question = Question(inputs.image, policy, signers, now, inputs.run_id, excuses, keyless)
+    return decide(question, attachments, contained)
 
 
 def make_vsa(
@@ -178,10 +194,11 @@ def package_url(image: ImageReference) -> str:
 
 
 def _summary(decision: Decision, answer: Answer) -> str:
-    if decision.outcome is Outcome.ALLOW and answer.run is not None:
+    if decision.outcome is Outcome.ALLOW:
+        whose = f"run {answer.run.run_id}" if answer.run else "without a seal"
         return (
             f"verified: all {len(decision.rules)} rules allow, "
-            f"{len(answer.used)} statements, run {answer.run.run_id}"
+            f"{len(answer.used)} statements, {whose}"
         )
     objections = decision.objections
     if not objections:

@@ -157,7 +157,7 @@ def test_a_bundle_holds_exactly_one_signature() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mediaType": "application/vnd.dev.sigstore.bundle+json;version=0.1"},
+        {"mediaType": "application/vnd.dev.sigstore.bundle+json;version=0.9"},
         {"mediaType": None},
         {"verificationMaterial": {}},
         {"verificationMaterial": None},

@@ -161,11 +161,12 @@ def test_sig_04_statement_about_another_image_is_refused(
 
 
 def test_sig_04_second_subject_is_refused(release: Release, trusted: LoadedPolicy) -> None:
-    """A statement about this image and another one at once is not about exactly this image."""
+    """A statement of our runs about this image and another one at once is not about this one."""
     release.run()
-    subjects = [{"name": n, "digest": {"sha256": d}} for n, d in (("a", "1" * 64),)]
-    subjects.append({"name": NAME, "digest": {"sha256": release.image.digest.hex}})
-    release.smuggle(dsse.sign_envelope(statement(subject=subjects), signer()))
+    (scan,) = release.payloads([vulns()], run_context("run-1", builder_id=BUILDER))
+    document = json.loads(scan)
+    document["subject"].append({"name": "a", "digest": {"sha256": "1" * 64}})
+    release.smuggle(dsse.sign_envelope(json.dumps(document).encode(), signer()))
     refused(release.verify(trusted), ExitCode.VERIFICATION, "subject:", "1" * 64)
 
 
