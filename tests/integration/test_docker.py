@@ -16,6 +16,7 @@ import pytest
 
 from contracts.builder import BuilderContract, request
 from fakes.bases import debian_base
+from fakes.engine import CLIENT, docker_engine
 from fakes.workplace import Workplace
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.config import SecretConfig
@@ -29,37 +30,14 @@ from secure_pipeline.tools.locate import locate
 from secure_pipeline.tools.process import Processes
 
 pytestmark = pytest.mark.integration
-CLIENT = "/usr/bin/docker"
 SECRET = "correct horse battery staple"
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an engine on a private socket, with its own data, ended by its pid."""
-    directory = tmp_path_factory.mktemp("docker")
-    host = f"unix://{directory / 'socket'}"
-    log = (directory / "log").open("wb")
-    process = subprocess.Popen(
-        ["/usr/sbin/dockerd", "--host", host, "--data-root", directory / "data",
-         "--exec-root", directory / "exec", "--pidfile", directory / "pid", "--bridge=none",
-         "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"],
-        stdout=log, stderr=log, start_new_session=True,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 60
-        while subprocess.run([CLIENT, "-H", host, "version"], capture_output=True).returncode:
-            assert process.poll() is None, (directory / "log").read_text()
-            assert time.monotonic() < deadline, (directory / "log").read_text()
-            time.sleep(0.2)
+    with docker_engine(tmp_path_factory.mktemp("docker")) as host:
         yield host
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
-        log.close()
 
 
 @pytest.fixture(scope="module")
