@@ -189,6 +189,7 @@ class Repository:
     def receive(self, digest: Digest, size: int, chunks: Iterable[bytes]) -> None:
         """Store a blob of any size from a stream; one that fits in a part goes in one piece.
 
+        ``chunks`` that can be iterated again are, if an upload broke off and cannot be resumed.
         Raises: VerificationFailed if digest or size is another; Unavailable; what ``chunks``
         raises.
         """

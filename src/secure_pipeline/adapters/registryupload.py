@@ -22,6 +22,10 @@ _TAKEN = (202, 204)
 _BUSY = (408, 416, 429, 500, 502, 503, 504)
 
 
+class Lost(Unavailable):
+    """An upload broke off, and the registry does not say how much of it arrived."""
+
+
 class Uploads:
     """Uploads into one repository."""
 
@@ -62,9 +66,21 @@ class Uploads:
     def stream(self, digest: Digest, size: int, chunks: Iterable[bytes], deadline: float) -> None:
         """Send a blob in parts, never holding more than one.
 
-        Raises: VerificationFailed if digest or size is another; Unavailable; what ``chunks``
-        raises.
+        An upload that broke off is resumed. Where the registry cannot do that, it is begun
+        anew if ``chunks`` can be iterated again (it is no iterator).
+        Raises: VerificationFailed if digest or size is another; Lost; Unavailable; what
+        ``chunks`` raises.
         """
+        for attempt in range(self._tries):
+            try:
+                self._stream(digest, size, iter(chunks), deadline)
+                return
+            except Lost as error:
+                if iter(chunks) is chunks or attempt == self._tries - 1:
+                    raise
+                self._pause(attempt, error, deadline)
+
+    def _stream(self, digest: Digest, size: int, chunks: Iterator[bytes], deadline: float) -> None:
         url, least = self._begin(deadline)
         hasher, sent = hashlib.sha256(), 0
         try:
@@ -150,7 +166,7 @@ class Uploads:
         with self._client.send("GET", url, push=True, deadline=deadline) as answer:
             offset = _received(answer, end) if answer.status in (200, 204) else None
             if offset is None or not start <= offset <= end:
-                raise Unavailable(
+                raise Lost(
                     f"an upload broke off ({failure.message}) and cannot be resumed",
                     where=failure.where,
                     hint="run it again",
