@@ -12,8 +12,8 @@ from secure_pipeline.errors import ExitCode
 if TYPE_CHECKING:
     from secure_pipeline.pipeline import Pipeline
     from secure_pipeline.run import RunOutcome, StageOutcome
-    from secure_pipeline.wiring.binding import Options
     from secure_pipeline.wiring.copying import Destination
+    from secure_pipeline.wiring.options import Options
 
 
 def execute(

@@ -30,7 +30,7 @@ def analyze(
 ) -> ExitCode:
     """Analyse the source with Semgrep and gate on new findings."""
     from secure_pipeline.cli._execute import execute
-    from secure_pipeline.wiring.binding import Options
+    from secure_pipeline.wiring.options import Options
 
     options = Options(config=config, policy=policy, state=state, run=run)
     export = {"baseline.json": write_baseline} if write_baseline else None

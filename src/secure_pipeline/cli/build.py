@@ -21,7 +21,7 @@ def build(
 ) -> ExitCode:
     """Build the image into an OCI layout, by digest."""
     from secure_pipeline.cli._execute import execute
-    from secure_pipeline.wiring.binding import Options
+    from secure_pipeline.wiring.options import Options
 
     options = Options(config=config, policy=policy, state=state, run=run)
     return execute(("build",), options, as_json=as_json)

@@ -28,8 +28,8 @@ def copy(
 ) -> ExitCode:
     """Copy an image with all its evidence; both stay what they are, byte for byte."""
     from secure_pipeline.wiring import open_stores
-    from secure_pipeline.wiring.binding import RegistryOptions
     from secure_pipeline.wiring.copying import copy as copy_between
+    from secure_pipeline.wiring.options import RegistryOptions
 
     output = Output(as_json=as_json)
     registry = RegistryOptions(registry_ca, plain_http, tuple(realm or ()))

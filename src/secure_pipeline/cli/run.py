@@ -41,7 +41,7 @@ def run(
     """Run all stages and verify the image."""
     from secure_pipeline.cli._execute import execute
     from secure_pipeline.run import GRAPH
-    from secure_pipeline.wiring.binding import Options, RegistryOptions
+    from secure_pipeline.wiring.options import Options, RegistryOptions
 
     options = Options(
         config=config, policy=policy, state=state, run=run, key=key, database=database,

@@ -13,7 +13,7 @@ from secure_pipeline.cli._output import API_VERSION, Output
 from secure_pipeline.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from secure_pipeline.wiring.binding import Options
+    from secure_pipeline.wiring.options import Options
     from secure_pipeline.wiring.running import RunningSession
 
 ImagesOption = Annotated[

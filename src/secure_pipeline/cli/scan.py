@@ -25,7 +25,7 @@ def scan(
 ) -> ExitCode:
     """Scan the image for vulnerabilities, secrets and bad settings."""
     from secure_pipeline.cli._execute import execute
-    from secure_pipeline.wiring.binding import Options
+    from secure_pipeline.wiring.options import Options
 
     options = Options(
         config=config, policy=policy, state=state, run=run, image=image, database=database

@@ -33,7 +33,7 @@ def sign(
 ) -> ExitCode:
     """Sign the evidence, attach it to the image and seal it."""
     from secure_pipeline.cli._execute import execute
-    from secure_pipeline.wiring.binding import Options, RegistryOptions
+    from secure_pipeline.wiring.options import Options, RegistryOptions
 
     options = Options(
         config=config, policy=policy, state=state, run=run, image=image, key=key,

@@ -21,7 +21,7 @@ def test(
 ) -> ExitCode:
     """Run the project's tests and gate on failures and coverage."""
     from secure_pipeline.cli._execute import execute
-    from secure_pipeline.wiring.binding import Options
+    from secure_pipeline.wiring.options import Options
 
     options = Options(config=config, policy=policy, state=state, run=run)
     return execute(("test",), options, as_json=as_json)

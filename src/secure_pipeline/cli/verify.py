@@ -60,7 +60,7 @@ def verify(
     """Verify image and evidence against the policy, rule by rule; or everything that runs."""
     from secure_pipeline.cli._verified import show_many, show_one
     from secure_pipeline.wiring import verify_image, verify_images
-    from secure_pipeline.wiring.binding import Options, RegistryOptions
+    from secure_pipeline.wiring.options import Options, RegistryOptions
     from secure_pipeline.wiring.verifying import VerifyTarget
 
     registry = RegistryOptions(registry_ca, plain_http, tuple(realm or ()))

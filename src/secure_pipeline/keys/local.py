@@ -28,7 +28,7 @@ from secure_pipeline.keys.verify import (
     PublicKey,
     algorithm_of,
     hash_of,
-    load_any_public_key,
+    read_public_key,
     to_der,
 )
 from secure_pipeline.policy.document import Algorithm
@@ -182,7 +182,7 @@ def read_public(path: Path) -> PublicKey | None:
     data = files.read_bounded(path, MAX_KEY_BYTES)
     if b"PRIVATE KEY" in data:
         return None
-    return load_any_public_key(path.name, data)
+    return read_public_key(path)
 
 
 def _exists(path: Path) -> UsageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from secure_pipeline.attestations.dsse import Envelope, key_id
 from secure_pipeline.errors import ConfigError
+from secure_pipeline.files import read_bounded
 from secure_pipeline.policy.document import Algorithm
 
 _CURVES: dict[Algorithm, tuple[type[ec.EllipticCurve], type[hashes.HashAlgorithm]]] = {
@@ -95,6 +97,18 @@ def load_any_public_key(key_id: str, pem: bytes) -> PublicKey:
     if algorithm is None:
         raise ConfigError("is of a kind that is not accepted", where=key_id)
     return PublicKey(key_id, algorithm, to_der(key))
+
+
+def read_public_key(path: Path) -> PublicKey:
+    """Read a PEM file as ``load_any_public_key`` does.
+
+    Raises: ConfigError naming the file.
+    """
+    pem = read_bounded(path, MAX_PEM_BYTES)
+    try:
+        return load_any_public_key(path.name, pem)
+    except ConfigError as error:
+        raise ConfigError(error.message, where=str(path)) from None
 
 
 def _load_pem(pem: bytes) -> PublicKeyTypes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from secure_pipeline.ports import Database
     from secure_pipeline.stages.result import StageResult
     from secure_pipeline.tools.install import Installer
-    from secure_pipeline.wiring.binding import Options, RegistryOptions, World
+    from secure_pipeline.wiring.options import Options, RegistryOptions, World
     from secure_pipeline.wiring.running import RunningRequest, RunningSession
     from secure_pipeline.wiring.stores import Stores
     from secure_pipeline.wiring.verifying import VerifyTarget
@@ -144,6 +144,6 @@ def open_running(request: RunningRequest, options: Options) -> RunningSession:
 
 
 def _world() -> World:
-    from secure_pipeline.wiring.binding import World
+    from secure_pipeline.wiring.options import World
 
     return World(os.environ, search_path(), tool_store(), Path.cwd())

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
-
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.config import BuilderName, Config
@@ -19,7 +16,7 @@ from secure_pipeline.events import ignore
 from secure_pipeline.files import digest_of, read_bounded, sha256_bytes, sha256_file
 from secure_pipeline.keys import local
 from secure_pipeline.keys.uri import KeyRef
-from secure_pipeline.keys.verify import algorithm_of
+from secure_pipeline.keys.verify import read_public_key
 from secure_pipeline.pipeline import Keys, Ports, Settings
 from secure_pipeline.place import Place, products
 from secure_pipeline.policy.document import Algorithm, LoadedPolicy
@@ -29,7 +26,7 @@ from secure_pipeline.tools.buildah import Buildah
 from secure_pipeline.tools.demodb import DemonstrationDatabase
 from secure_pipeline.tools.docker import Docker
 from secure_pipeline.tools.git import GitSource
-from secure_pipeline.tools.locate import LocatedTool, ToolStore, locate, tool_key
+from secure_pipeline.tools.locate import LocatedTool, locate, tool_key
 from secure_pipeline.tools.pins import load_pins
 from secure_pipeline.tools.process import Processes
 from secure_pipeline.tools.rulepacks import resolve_packs
@@ -43,49 +40,11 @@ from secure_pipeline.tools.trivydb import (
     DirectoryDatabase,
     RepositoryDatabase,
 )
+from secure_pipeline.wiring.options import Options, World
 
 DEMONSTRATION_NAME = "demonstration"
-MAX_PEM_BYTES = 64 << 10
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _WITHHELD = ("SECURE_PIPELINE_", "COSIGN_", "VAULT_", "SIGSTORE_")
-
-
-@dataclass(frozen=True)
-class RegistryOptions:
-    """What the operator says about registries."""
-
-    ca: Path | None = None
-    """PEM file of authorities to trust instead of the usual ones."""
-    plain_http: bool = False
-    """Speak http to registries that are not on this machine."""
-    realms: tuple[str, ...] = ()
-    """Token services that may have the credentials besides the registry itself."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a command line says; None where nothing was said."""
-
-    config: Path | None = None
-    policy: Path | None = None
-    state: Path | None = None
-    run: str | None = None
-    key: str | None = None
-    image: str | None = None
-    database: str | None = None
-    cache: bool = True
-    registry: RegistryOptions = RegistryOptions()
-
-
-@dataclass(frozen=True)
-class World:
-    """What wiring read from the environment."""
-
-    environment: Mapping[str, str]
-    path: str
-    store: ToolStore
-    directory: Path
-    """The working directory."""
 
 
 class Binding:
@@ -187,7 +146,8 @@ class Binding:
         """The operator's own key, when the policy names none: only one given by the operator."""
         if policy.policy.keys or "verify" not in stages or self.options.key is None:
             return ()
-        return (public_key(local.public_path_of(self._key_path())),)
+        key = read_public_key(local.public_path_of(self._key_path()))
+        return ((key.pem, key.algorithm),)
 
     def _packs(self, policy: LoadedPolicy) -> tuple[Path, ...]:
         """The rules of the policy always run; the repository can only add some."""
@@ -292,18 +252,6 @@ def database_source(
 
 def _advisories() -> Path:
     return data_path("tools") / "go" / "demodb" / "advisories.json"
-
-
-def public_key(path: Path) -> tuple[bytes, Algorithm]:
-    """A PEM public key with the algorithm that its kind allows. Raises: ConfigError."""
-    pem = read_bounded(path, MAX_PEM_BYTES)
-    try:
-        algorithm = algorithm_of(load_pem_public_key(pem))
-    except ValueError:
-        raise ConfigError("holds no PEM public key", where=str(path)) from None
-    if algorithm is None:
-        raise ConfigError("is neither ECDSA P-256, P-384 nor Ed25519", where=str(path))
-    return pem, algorithm
 
 
 def _program_digest() -> str:

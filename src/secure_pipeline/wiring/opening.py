@@ -27,10 +27,10 @@ from secure_pipeline.report import dashboard
 from secure_pipeline.run import GRAPH
 from secure_pipeline.runs import Run, RunHeader, RunStore
 from secure_pipeline.tools.process import Processes
-from secure_pipeline.wiring.binding import Binding, Options, World
+from secure_pipeline.wiring.binding import Binding
+from secure_pipeline.wiring.options import STATE, Options, World
 
 BUILDER_ID = "https://secure-pipeline.dev/builder/local/v1"
-STATE = ".secure-pipeline"
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from secure_pipeline.stages.running import RunningReport
 from secure_pipeline.stages.running_target import DockerTarget, KubernetesTarget, RunningTarget
 from secure_pipeline.stages.running_vsa import Summary
 from secure_pipeline.stages.running_watch import Watch
-from secure_pipeline.wiring.binding import Options, World
+from secure_pipeline.wiring.options import Options, World
 from secure_pipeline.wiring.stores import Stores
 from secure_pipeline.wiring.verifying import VerifyTarget, load_policy, operator_keys
 

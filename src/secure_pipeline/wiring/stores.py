@@ -13,7 +13,7 @@ from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import in_registry
 from secure_pipeline.oci.store import Source
 from secure_pipeline.tools.process import Processes
-from secure_pipeline.wiring.binding import RegistryOptions
+from secure_pipeline.wiring.options import RegistryOptions
 
 _HELPER_VARIABLES = ("HOME", "PATH", "USER", "LANG", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
 

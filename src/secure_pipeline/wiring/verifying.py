@@ -13,6 +13,7 @@ from secure_pipeline.config import Config
 from secure_pipeline.data import data_path
 from secure_pipeline.errors import UsageError
 from secure_pipeline.events import OnEvent
+from secure_pipeline.keys.verify import read_public_key
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference, in_registry
@@ -23,8 +24,7 @@ from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.runs import RunStore
 from secure_pipeline.stages import verify
 from secure_pipeline.stages.result import StageResult
-from secure_pipeline.wiring.binding import Options, World, public_key
-from secure_pipeline.wiring.opening import STATE
+from secure_pipeline.wiring.options import STATE, Options, World
 from secure_pipeline.wiring.stores import Stores
 
 AT_ONCE = 8
@@ -110,7 +110,8 @@ def operator_keys(
     target: VerifyTarget, world: World
 ) -> tuple[tuple[bytes, document.Algorithm], ...]:
     """The public keys given on the command line. Raises: ConfigError."""
-    return tuple(public_key(_plain(world.directory, key)) for key in target.keys)
+    keys = [read_public_key(_plain(world.directory, key)) for key in target.keys]
+    return tuple((key.pem, key.algorithm) for key in keys)
 
 
 def locate(target: VerifyTarget, options: Options, world: World, stores: Stores) -> Located:
