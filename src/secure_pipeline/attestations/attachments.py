@@ -183,7 +183,7 @@ def _open(source: Source, spot: _Spot, limits: Limits) -> Attachment | None:
     keyless = legacy.of_envelope(spot.layer.annotations, envelope, where)
     if keyless is None:
         return Attachment(spot.place, envelope, spot.manifest)
-    return Attachment(spot.place, envelope, spot.manifest, keyless.certificate, keyless.bundle)
+    return Attachment(spot.place, envelope, spot.manifest, keyless.certificate, keyless.proof)
 
 
 def check_spots(layers: Sequence[Descriptor], limits: Limits, image: Digest) -> None:

@@ -15,6 +15,8 @@ MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _OLDER = "application/vnd.dev.sigstore.bundle+json;version="
 MEDIA_TYPES = frozenset({MEDIA_TYPE, *(f"{_OLDER}0.{minor}" for minor in (1, 2, 3))})
 """Every version that is read (sigstore protobuf-specs); cosign, GitHub and npm write them."""
+PROMISED_TYPE = f"{_OLDER}0.1"
+"""The one version in which a log entry may hold a promise instead of a proof."""
 MAX_BUNDLE_BYTES = dsse.MAX_ENVELOPE_BYTES + (1 << 20)
 MAX_CHAIN = 10
 

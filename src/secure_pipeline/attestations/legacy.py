@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from secure_pipeline import shape
-from secure_pipeline.attestations import dsse
+from secure_pipeline.attestations import bundle, dsse
 from secure_pipeline.errors import VerificationFailed
 
 CERTIFICATE = "dev.sigstore.cosign/certificate"
 LOG_ENTRY = "dev.sigstore.cosign/bundle"
 TIMESTAMP = "dev.sigstore.cosign/rfc3161timestamp"
-MEDIA_TYPE = "application/vnd.dev.sigstore.bundle+json;version=0.1"
+
 MAX_ANNOTATION = 4 << 20
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -35,7 +35,8 @@ class Keyless:
 
     certificate: bytes
     """DER."""
-    bundle: bytes
+    proof: bytes
+    """A bundle v0.1 that holds everything there is to check."""
 
 
 def of_envelope(
@@ -82,7 +83,7 @@ def _keyless(annotations: Mapping[str, str], content: dict[str, Any], where: str
     if TIMESTAMP in annotations:
         stamp = _timestamp(annotations[TIMESTAMP], where)
         material["timestampVerificationData"] = {"rfc3161Timestamps": [stamp]}
-    document = {"mediaType": MEDIA_TYPE, "verificationMaterial": material, **content}
+    document = {"mediaType": bundle.PROMISED_TYPE, "verificationMaterial": material, **content}
     return Keyless(certificate, json.dumps(document, separators=(",", ":")).encode())
 
 

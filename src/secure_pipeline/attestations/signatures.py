@@ -82,7 +82,7 @@ def _open(source: Source, manifest: Digest, layer: Descriptor) -> Attachment:
     keyless = legacy.of_message(layer.annotations, payload, signature, where)
     if keyless is None:
         return Attachment("sig", signed, manifest)
-    return Attachment("sig", signed, manifest, keyless.certificate, keyless.bundle)
+    return Attachment("sig", signed, manifest, keyless.certificate, keyless.proof)
 
 
 def _simple(payload: bytes) -> Statement:
