@@ -107,7 +107,7 @@ class Cluster:
                 assert process.poll() is None, f"{name} ended: {log.read_text()[-3000:]}"
             return bool(ask())
 
-        until(what, watched)
+        until(what, watched, 120)
 
     def kubernetes(self, arguments: Sequence[str]) -> None:
         """Start one of the four servers."""

@@ -119,6 +119,12 @@ def test_every_kind_of_container_is_reported(cluster: Cluster, shop: str) -> Non
         assert item.started.endswith("Z")
 
 
+def test_two_listings_agree(cluster: Cluster, shop: str) -> None:
+    """What did not change is equal when it is listed again."""
+    asked = runtime(cluster, shop)
+    assert set(asked.containers()) == set(asked.containers())
+
+
 def test_reg_05_each_form_of_an_image_id(cluster: Cluster, shop: str, images: Images) -> None:
     """A pulled image is its manifest under its name; an imported one is its bare config."""
     found = by_container(runtime(cluster, shop, "deployment", "service").containers())
