@@ -562,6 +562,15 @@ def test_a_manifest_that_was_taken_and_is_not_there(proxy: FaultProxy, path: str
         repository.write_manifest(data, MANIFEST_TYPE)
 
 
+def test_a_manifest_is_not_written_as_something_else(proxy: FaultProxy, path: str) -> None:
+    """The media type said must be the one inside; nothing is sent otherwise."""
+    repository = at(proxy.host, path)
+    data = manifest(repository, "x")
+    with pytest.raises(VerificationFailed, match=r"manifest.v1.json, not"):
+        repository.write_manifest(data, INDEX_TYPE, tag="bad")
+    assert proxy.requests("PUT", MANIFESTS) == []
+
+
 def test_a_tag_that_does_not_move(proxy: FaultProxy, debian: str, path: str) -> None:
     """A registry that takes a tag and keeps the old one is found out."""
     image(at(debian, path))

@@ -7,6 +7,7 @@ socket is cut to what is left of it. Nothing is read from the environment (no ne
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import random
 import re
@@ -331,12 +332,11 @@ class Answer:
         return "".join(mark if mark.isprintable() else "?" for mark in text)[:limit]
 
     def close(self) -> None:
-        """Give the connection back; what is left of a long body is never read."""
-        try:
-            if (self.length or 0) <= _TAIL:
-                self._response.raw.read(_TAIL, decode_content=False)
-        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError):
-            pass
+        """Give the connection back if little is left; what is left of more is never read."""
+        raw = self._response.raw
+        with contextlib.suppress(urllib3.exceptions.HTTPError, http.client.HTTPException, OSError):
+            if raw.length_remaining is not None and raw.length_remaining <= _TAIL:
+                raw.read(_TAIL, decode_content=False)
         self._response.close()
 
 

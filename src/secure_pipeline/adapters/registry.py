@@ -121,7 +121,7 @@ class Repository:
         where = f"{self.name}: referrers of {subject}"
         listed = list_referrers(self._client, subject, self._limits.lists, where)
         found = self._get(referrers.fallback_tag(subject))
-        tag = parse_index(found.data, where).manifests if found else ()
+        tag = referrers.listed(found.data, where) if found else ()
         return referrers.union((listed, tag), where)
 
     def read_manifest(self, descriptor: Descriptor) -> Manifest:
@@ -321,6 +321,9 @@ def describe(data: bytes, where: str) -> Descriptor:
 
 
 def _parse(data: bytes, media_type: str, where: str) -> Manifest | Index:
+    actual = describe(data, where).media_type
+    if actual != media_type:
+        raise VerificationFailed(f"is {actual[:80]}, not {media_type}", where=where)
     if media_type in INDEX_TYPES:
         return parse_index(data, where)
     return parse_manifest(data, where)

@@ -44,8 +44,9 @@ class Place:
             raise UsageError(f"{name[:80]!r} names no repository of a registry", hint=_HINT)
         if host in _DOCKER_HUB:
             path = path if "/" in path else f"library/{path}"
-        if not _PATH.fullmatch(path):
-            raise UsageError(f"{path[:80]!r} is no repository", hint=_HINT)
+        port = re.search(r":([0-9]+)$", host)
+        if not _PATH.fullmatch(path) or (port and int(port[1]) > 65535):
+            raise UsageError(f"{name[:80]!r} names no repository", hint=_HINT)
         if host in _DOCKER_HUB:
             key = "https://index.docker.io/v1/"
             return cls(f"docker.io/{path}", "registry-1.docker.io", path, key)

@@ -16,8 +16,8 @@ from secure_pipeline.oci.manifest import (
     MAX_ENTRIES,
     MAX_MANIFEST_BYTES,
     Descriptor,
-    parse_index,
 )
+from secure_pipeline.oci.referrers import listed
 
 _MAX_LINK = 8 << 10
 
@@ -55,7 +55,7 @@ def list_referrers(
                 raise Unavailable("a page of the referrers is missing", where=shown(url))
             return ()
         total += len(page.data)
-        found += parse_index(page.data, where).manifests
+        found += listed(page.data, where)
         if len(found) > limits.entries:
             raise Inconclusive(f"more than {limits.entries} referrers", where=where)
         url = _next(client, page)

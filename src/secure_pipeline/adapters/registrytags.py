@@ -20,7 +20,7 @@ _BUSY = (408, 409, 412, 429, 500, 502, 503, 504)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _LEAST_PAUSE, _MOST_PAUSE = 0.03, 3.0
 """Seconds."""
-_HOLDS = 2
+_HOLDS = 3
 """Readings in a row that must show our change after we wrote it."""
 _MAX_WRITES = 200
 
@@ -55,7 +55,7 @@ class TagChange:
             wanted = change(present.data if present else None)
             if wanted is None:
                 held += 1
-                if self._writes == 0 or held > _HOLDS:
+                if self._writes == 0 or held >= _HOLDS:
                     return present.data if present else None
             else:
                 held = 0

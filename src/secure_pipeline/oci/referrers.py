@@ -41,6 +41,20 @@ def entry(document: Manifest | Index, descriptor: Descriptor) -> Descriptor:
     )
 
 
+def listed(data: bytes, where: str) -> tuple[Descriptor, ...]:
+    """Read a list of referrers: a page of the API, or the index under the fallback tag.
+
+    Raises: VerificationFailed if it is no index; Inconclusive if it is too long.
+    """
+    try:
+        return parse_index(data, where).manifests
+    except VerificationFailed:
+        items = shape.parse_object(data, where, limit=MAX_MANIFEST_BYTES).get("manifests")
+        if isinstance(items, list) and len(items) > MAX_ENTRIES:
+            raise Inconclusive(f"more than {MAX_ENTRIES} referrers", where=where) from None
+        raise
+
+
 def merge(present: bytes | None, added: Descriptor, where: str) -> bytes | None:
     """Return the list's index with ``added`` in it exactly once, or None if it is so already.
 
@@ -50,7 +64,7 @@ def merge(present: bytes | None, added: Descriptor, where: str) -> bytes | None:
     base: dict[str, Any] = {"schemaVersion": 2, "mediaType": INDEX_TYPE}
     entries: list[Descriptor] = []
     if present is not None:
-        entries = list(parse_index(present, where).manifests)
+        entries = list(listed(present, where))
         base |= shape.parse_object(present, where, limit=MAX_MANIFEST_BYTES)
     same = [item for item in entries if item.digest == added.digest]
     if same == [added]:

@@ -280,7 +280,7 @@ def test_names_of_repositories(name: str, host: str, path: str, key: str) -> Non
         *("", "app", "team/app", "registry.example", "registry.example/", "/app"),
         *("registry.example/App", "registry.example/a//b", "registry.example/../x"),
         *("user@registry.example/x", "https://registry.example/x", "registry.example/x:tag"),
-        *("registry.example/x@sha256:aa", "registry.example:99999999/x", "a.b/" + "x" * 255),
+        *("registry.example/x@sha256:aa", "registry.example:65536/x", "a.b/" + "x" * 255),
         *("registry.example/x?y", "registry.example/x#y", "re gistry.example/x", "[::1/x"),
     ],
 )

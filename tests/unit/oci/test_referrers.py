@@ -158,6 +158,18 @@ def test_sig_15_a_union_has_a_limit() -> None:
         referrers.union((many, [note(-1)]), "test")
 
 
+def test_sig_15_one_long_list_is_inconclusive_not_wrong() -> None:
+    """Too many entries in one document is a limit; anything malformed stays a failure."""
+    entries = [note(number).to_json() for number in range(MAX_ENTRIES + 1)]
+    index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": entries}
+    with pytest.raises(Inconclusive):
+        referrers.listed(json.dumps(index).encode(), "test")
+    index["manifests"] = entries[:-1]
+    assert len(referrers.listed(json.dumps(index).encode(), "test")) == MAX_ENTRIES
+    with pytest.raises(VerificationFailed):
+        referrers.listed(b'{"schemaVersion":2,"manifests":{}}', "test")
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_under_the_tag_are_merged_or_refused(present: bytes) -> None:
     """No content of the tag ends in anything but an index or an error for people."""
