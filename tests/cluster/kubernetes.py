@@ -118,9 +118,9 @@ class Cluster:
 def kubernetes_cluster() -> Iterator[Cluster]:
     """Start a cluster, yield it when its node is ready, end it with all that it left."""
     program = locate_tool("kubernetes").path
-    _remove_leftovers()
+    remove_leftovers()
     with ExitStack() as stack:
-        directory = stack.enter_context(_place())
+        directory = stack.enter_context(place())
         group = directory.name
         stack.callback(remove_group, group)
         make_group(group)
@@ -183,7 +183,7 @@ def _write_credentials(keys: Path) -> None:
 
 
 @contextmanager
-def _place() -> Iterator[Path]:
+def place() -> Iterator[Path]:
     """A directory that is locked as long as its cluster is used."""
     directory = Path(tempfile.mkdtemp(prefix=_PLACES))
     with (directory / "lock").open("wb") as lock:
@@ -194,7 +194,7 @@ def _place() -> Iterator[Path]:
             shutil.rmtree(directory)
 
 
-def _remove_leftovers() -> None:
+def remove_leftovers() -> None:
     """Remove what runs left that were killed; the kernel ended their processes."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PLACES}*"):
         try:
