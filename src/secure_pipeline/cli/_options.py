@@ -41,6 +41,24 @@ KeyOption = Annotated[
     str | None,
     typer.Option("--key", help="Key URI, such as file:release.key.", envvar="SECURE_PIPELINE_KEY"),
 ]
+IdentityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--certificate-identity",
+        help="Identity to trust besides the policy's, exactly as its certificates name it.",
+    ),
+]
+IssuerOption = Annotated[
+    str | None,
+    typer.Option("--certificate-oidc-issuer", help="Issuer of that identity, exactly."),
+]
+TrustRootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--trust-root",
+        help="Sigstore trusted_root.json, instead of the policy's or the public instance's.",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write a versioned JSON document to stdout.")
 ]

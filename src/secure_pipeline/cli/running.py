@@ -13,6 +13,7 @@ from secure_pipeline.cli._output import API_VERSION, Output
 from secure_pipeline.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from secure_pipeline.wiring.keyless import Trust
     from secure_pipeline.wiring.options import Options
     from secure_pipeline.wiring.running import RunningSession
 
@@ -66,6 +67,7 @@ def verify_running(
     keys: tuple[Path, ...],
     options: Options,
     *,
+    trust: Trust,
     as_json: bool,
 ) -> ExitCode:
     """Look at what runs once, or again and again; print it and return the exit code."""
@@ -82,6 +84,7 @@ def verify_running(
         keys=keys,
         drift=asked.drift,
         vsa_key=asked.vsa_key,
+        trust=trust,
     )
     session = open_running(request, options)
     output = Output(as_json=as_json)

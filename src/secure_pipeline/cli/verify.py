@@ -10,6 +10,8 @@ import typer
 from secure_pipeline.cli import running
 from secure_pipeline.cli._options import (
     ConfigOption,
+    IdentityOption,
+    IssuerOption,
     JsonOption,
     PlainHttpOption,
     PolicyOption,
@@ -17,6 +19,7 @@ from secure_pipeline.cli._options import (
     RegistryCaOption,
     RunOption,
     StateOption,
+    TrustRootOption,
 )
 from secure_pipeline.cli._output import Output
 from secure_pipeline.errors import ExitCode, UsageError
@@ -35,6 +38,9 @@ def verify(
         list[Path] | None,
         typer.Option("--key", help="Public key (PEM) to trust besides the policy's keys."),
     ] = None,
+    identity: IdentityOption = None,
+    issuer: IssuerOption = None,
+    trust_root: TrustRootOption = None,
     layout: Annotated[
         Path | None, typer.Option("--layout", help="OCI layout that holds IMAGE.")
     ] = None,
@@ -60,6 +66,7 @@ def verify(
     """Verify image and evidence against the policy, rule by rule; or everything that runs."""
     from secure_pipeline.cli._verified import show_many, show_one
     from secure_pipeline.wiring import verify_image, verify_images
+    from secure_pipeline.wiring.keyless import Trust, operator_identity
     from secure_pipeline.wiring.options import Options, RegistryOptions
     from secure_pipeline.wiring.verifying import VerifyTarget
 
@@ -68,11 +75,13 @@ def verify(
     asked = running.RunningOptions(
         tuple(images or ()), not no_drift, watch, interval, count, vsa_key, vsa_output
     )
+    trust = Trust(operator_identity(identity, issuer), trust_root)
+    keys = tuple(key or ())
     first = words[0] if words else None
     rest = words[1:] if words else []
     if first == "running":
         return running.verify_running(
-            rest, asked, layout, tuple(key or ()), options, as_json=as_json
+            rest, asked, layout, keys, options, trust=trust, as_json=as_json
         )
     if asked.given:
         raise UsageError(
@@ -80,11 +89,10 @@ def verify(
             hint="secure-pipeline verify running docker://NAME takes it",
         )
     output = Output(as_json=as_json)
-    keys = tuple(key or ())
     if rest and first != "layout":
-        target = VerifyTarget(None, None, layout, keys, layers)
+        target = VerifyTarget(None, None, layout, keys, layers, trust)
         return show_many(output, verify_images(words or (), target, options))
     if len(rest) > 1:
         raise UsageError("two layouts are named", hint="secure-pipeline verify layout DIRECTORY")
-    target = VerifyTarget(first, Path(rest[0]) if rest else None, layout, keys, layers)
+    target = VerifyTarget(first, Path(rest[0]) if rest else None, layout, keys, layers, trust)
     return show_one(output, *verify_image(target, options))

@@ -25,8 +25,8 @@ from secure_pipeline.oci.store import Source
 from secure_pipeline.policy.decision import Decision, Outcome, Rule, allow, unsure, wrong
 from secure_pipeline.policy.document import Algorithm, LoadedPolicy
 from secure_pipeline.policy.rules import Answer
-from secure_pipeline.policy.trust import TrustedSigner, trusted_signers
-from secure_pipeline.ports import Clock, RunningContainer, Runtime
+from secure_pipeline.policy.trust import OperatorIdentity, TrustedSigner, trusted_signers
+from secure_pipeline.ports import Clock, IdentityVerifier, RunningContainer, Runtime
 from secure_pipeline.stages.running_image import RULE, Running, belongs
 from secure_pipeline.stages.verify import VerifyInputs, check_evidence
 
@@ -75,6 +75,10 @@ class RunningInputs:
     """The builds that a container may be: see ``stages.running_candidates``."""
     operator_keys: tuple[tuple[bytes, Algorithm], ...] = ()
     """Public keys (PEM) that the operator trusts besides the policy's."""
+    operator_identity: OperatorIdentity | None = None
+    """An identity that the operator trusts besides the policy's."""
+    identity_verifier: IdentityVerifier | None = None
+    """Checks what identities signed; without it they prove nothing."""
     drift: bool = True
     """Whether executables are compared with the image."""
     run_id: str | None = None
@@ -258,6 +262,8 @@ class _Look:
                 image=candidate.image,
                 policy=self.inputs.policy,
                 operator_keys=self.inputs.operator_keys,
+                operator_identity=self.inputs.operator_identity,
+                identity_verifier=self.inputs.identity_verifier,
                 run_id=self.inputs.run_id,
             )
             try:

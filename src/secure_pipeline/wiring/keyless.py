@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from secure_pipeline.adapters.clock import SystemClock
@@ -10,6 +11,19 @@ from secure_pipeline.files import read_bounded
 from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.policy.trust import MAX_TRUST_ROOT_BYTES, OperatorIdentity, trust_root
 from secure_pipeline.ports import IdentityVerifier
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Who may sign without a key besides the policy's identities, as typed."""
+
+    identity: OperatorIdentity | None = None
+    root: Path | None = None
+    """A trusted_root.json that stands for the policy's."""
+
+    def verifier(self, policy: LoadedPolicy) -> IdentityVerifier | None:
+        """What checks identities. Raises: like ``identity_verifier``."""
+        return identity_verifier(policy, self.identity, self.root)
 
 
 def operator_identity(identity: str | None, issuer: str | None) -> OperatorIdentity | None:

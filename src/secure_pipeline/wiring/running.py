@@ -27,6 +27,7 @@ from secure_pipeline.stages.running import RunningReport
 from secure_pipeline.stages.running_target import DockerTarget, KubernetesTarget, RunningTarget
 from secure_pipeline.stages.running_vsa import Summary
 from secure_pipeline.stages.running_watch import Watch
+from secure_pipeline.wiring.keyless import Trust
 from secure_pipeline.wiring.options import Options, World
 from secure_pipeline.wiring.stores import Stores
 from secure_pipeline.wiring.verifying import VerifyTarget, load_policy, operator_keys
@@ -45,6 +46,7 @@ class RunningRequest:
     keys: tuple[Path, ...]
     drift: bool = True
     vsa_key: str | None = None
+    trust: Trust = Trust()
 
 
 class RunningSession:
@@ -65,6 +67,7 @@ class RunningSession:
         self._run_id = options.run
         self._policy = load_policy(options)
         self._keys = operator_keys(VerifyTarget(None, None, None, request.keys), world)
+        self._verifier = request.trust.verifier(self._policy)
         self._signer = _signer(request.vsa_key, world) if request.vsa_key else None
         for image in request.images:
             stores.source(image.name, request.layout)
@@ -77,6 +80,8 @@ class RunningSession:
             policy=self._policy,
             candidates=self._candidates(),
             operator_keys=self._keys,
+            operator_identity=self._request.trust.identity,
+            identity_verifier=self._verifier,
             drift=self._request.drift,
             run_id=self._run_id,
         )

@@ -21,9 +21,11 @@ from secure_pipeline.oci.store import Source
 from secure_pipeline.place import Place
 from secure_pipeline.policy import document
 from secure_pipeline.policy.document import LoadedPolicy
+from secure_pipeline.ports import IdentityVerifier
 from secure_pipeline.runs import RunStore
 from secure_pipeline.stages import verify
 from secure_pipeline.stages.result import StageResult
+from secure_pipeline.wiring.keyless import Trust
 from secure_pipeline.wiring.options import STATE, Options, World
 from secure_pipeline.wiring.stores import Stores
 
@@ -41,6 +43,7 @@ class VerifyTarget:
     keys: tuple[Path, ...]
     layers: bool = False
     """Read and hash the layers of an image in a registry too; in a layout they always are."""
+    trust: Trust = Trust()
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,9 @@ def verify_images(
     ``verify_image`` otherwise.
     """
     policy = load_policy(options)
-    keys = operator_keys(target, world)
+    known = _Known(policy, operator_keys(target, world), target.trust.verifier(policy))
     every = [
-        _inputs(locate(replace(target, image=image), options, world, stores), policy, keys, target)
+        _inputs(locate(replace(target, image=image), options, world, stores), known, target)
         for image in images
     ]
     clock = SystemClock()
@@ -97,7 +100,9 @@ def verify_inputs(
 ) -> verify.VerifyInputs:
     """Resolve what ``verify`` was asked to look at. Raises: like ``verify_image``."""
     located = locate(target, options, world, stores)
-    inputs = _inputs(located, load_policy(options), operator_keys(target, world), target)
+    policy = load_policy(options)
+    known = _Known(policy, operator_keys(target, world), target.trust.verifier(policy))
+    inputs = _inputs(located, known, target)
     return replace(inputs, run_id=options.run)
 
 
@@ -135,17 +140,23 @@ def locate(target: VerifyTarget, options: Options, world: World, stores: Stores)
     return Located(reference, Layout.open(target.layout or place.layout))
 
 
-def _inputs(
-    located: Located,
-    policy: LoadedPolicy,
-    keys: tuple[tuple[bytes, document.Algorithm], ...],
-    target: VerifyTarget,
-) -> verify.VerifyInputs:
+@dataclass(frozen=True)
+class _Known:
+    """Who is trusted."""
+
+    policy: LoadedPolicy
+    keys: tuple[tuple[bytes, document.Algorithm], ...]
+    verifier: IdentityVerifier | None
+
+
+def _inputs(located: Located, known: _Known, target: VerifyTarget) -> verify.VerifyInputs:
     return verify.VerifyInputs(
         source=located.source,
         image=located.image,
-        policy=policy,
-        operator_keys=keys,
+        policy=known.policy,
+        operator_keys=known.keys,
+        operator_identity=target.trust.identity,
+        identity_verifier=known.verifier,
         layers=located.local or target.layers,
     )
 
