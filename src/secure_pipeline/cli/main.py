@@ -18,6 +18,7 @@ from secure_pipeline.cli import (
     build,
     copy,
     doctor,
+    explain,
     init,
     keys,
     run,
@@ -68,6 +69,7 @@ for command in (
     scan.scan,
     sign.sign,
     verify.verify,
+    explain.explain,
     copy.copy,
 ):
     app.command()(command)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from secure_pipeline.oci.reference import ImageReference
     from secure_pipeline.pipeline import Pipeline
     from secure_pipeline.ports import Database
+    from secure_pipeline.stages.explain import Explanation
     from secure_pipeline.stages.result import StageResult
     from secure_pipeline.tools.install import Installer
     from secure_pipeline.wiring.options import Options, RegistryOptions, World
@@ -134,6 +135,14 @@ def verify_images(
 
     stores = open_stores(options.registry)
     yield from verifying.verify_images(images, target, options, _world(), stores, ignore)
+
+
+def explain_image(target: VerifyTarget, options: Options) -> Explanation:
+    """Explain one image, as ``verify_image`` would decide about it. Raises: like that."""
+    from secure_pipeline.wiring import explain
+
+    stores = open_stores(options.registry)
+    return explain.explain_image(target, options, _world(), stores, ignore)
 
 
 def open_running(request: RunningRequest, options: Options) -> RunningSession:
