@@ -13,7 +13,7 @@ from secure_pipeline.adapters.http import HttpLimits, Origin, Transport
 from secure_pipeline.adapters.registryauth import Authorizer
 from secure_pipeline.adapters.registryclient import Fetched, Place, RegistryClient
 from secure_pipeline.adapters.registrydownload import stream_blob
-from secure_pipeline.adapters.registrylist import ListLimits, list_referrers
+from secure_pipeline.adapters.registrylist import ListLimits, first_page, list_referrers
 from secure_pipeline.adapters.registrytags import TagChange
 from secure_pipeline.adapters.registryupload import Uploads, check
 from secure_pipeline.errors import Inconclusive, VerificationFailed
@@ -123,6 +123,13 @@ class Repository:
         found = self._get(referrers.fallback_tag(subject))
         tag = referrers.listed(found.data, where) if found else ()
         return referrers.union((listed, tag), where)
+
+    def first_listed(self, subject: Digest) -> tuple[Descriptor, ...] | None:
+        """Return what clients see that read one page: None where there is no referrers API.
+
+        Raises: VerificationFailed; Inconclusive over a limit; Unavailable.
+        """
+        return first_page(self._client, subject, f"{self.name}: referrers of {subject}")
 
     def read_manifest(self, descriptor: Descriptor) -> Manifest:
         """Read an image manifest through its descriptor.

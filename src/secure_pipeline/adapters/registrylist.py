@@ -66,6 +66,18 @@ def list_referrers(
     return tuple(found)
 
 
+def first_page(
+    client: RegistryClient, subject: Digest, where: str
+) -> tuple[Descriptor, ...] | None:
+    """Return the first page of what the API lists; None where the registry has no such API.
+
+    Raises: VerificationFailed, Inconclusive, Unavailable.
+    """
+    url = client.url(f"referrers/{subject}")
+    page = client.fetch(url, headers={"Accept": INDEX_TYPE}, limit=MAX_MANIFEST_BYTES)
+    return None if page is None else listed(page.data, where)
+
+
 def _next(client: RegistryClient, page: Fetched) -> str | None:
     """The next page, of the same list and the same origin only (RFC 8288)."""
     header = page.headers.get("Link", "")[:_MAX_LINK]
