@@ -7,7 +7,7 @@ docs/stages/verify-running.md lists the rules.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
@@ -62,7 +62,7 @@ class Candidate:
     """A build that a container may be, and the store to read it from."""
 
     image: ImageReference
-    source: Callable[[], Source]
+    source: Callable[[], Source] = field(compare=False)
     """Raises: UsageError for a name that is none; ConfigError; Unavailable."""
 
 
