@@ -9,12 +9,16 @@ import typer
 
 from secure_pipeline.cli._options import (
     ConfigOption,
+    IdentityOption,
+    IssuerOption,
     JsonOption,
     PlainHttpOption,
     PolicyOption,
     RealmOption,
     RegistryCaOption,
+    RunOption,
     StateOption,
+    TrustRootOption,
 )
 from secure_pipeline.cli._output import Output
 from secure_pipeline.errors import ExitCode, UsageError
@@ -36,6 +40,9 @@ def explain(
         list[Path] | None,
         typer.Option("--key", help="Public key (PEM) to trust besides the policy's keys."),
     ] = None,
+    identity: IdentityOption = None,
+    issuer: IssuerOption = None,
+    trust_root: TrustRootOption = None,
     layout: Annotated[
         Path | None, typer.Option("--layout", help="OCI layout that holds IMAGE.")
     ] = None,
@@ -45,10 +52,7 @@ def explain(
     config: ConfigOption = None,
     policy: PolicyOption = None,
     state: StateOption = None,
-    run: Annotated[
-        str | None,
-        typer.Option("--run", help="Run whose evidence counts; the one sealed last by default."),
-    ] = None,
+    run: RunOption = None,
     registry_ca: RegistryCaOption = None,
     plain_http: PlainHttpOption = False,
     realm: RealmOption = None,
@@ -60,6 +64,7 @@ def explain(
     from secure_pipeline.report.explain_json import explanation_document
     from secure_pipeline.report.explain_text import explanation_lines
     from secure_pipeline.wiring import explain_image
+    from secure_pipeline.wiring.keyless import Trust, operator_identity
     from secure_pipeline.wiring.options import Options, RegistryOptions
     from secure_pipeline.wiring.verifying import VerifyTarget
 
@@ -69,7 +74,8 @@ def explain(
     registry = RegistryOptions(registry_ca, plain_http, tuple(realm or ()))
     options = Options(config=config, policy=policy, state=state, run=run, registry=registry)
     directory = Path(rest[0]) if rest else None
-    target = VerifyTarget(first, directory, layout, tuple(key or ()), layers)
+    trust = Trust(operator_identity(identity, issuer), trust_root)
+    target = VerifyTarget(first, directory, layout, tuple(key or ()), layers, trust)
     explanation = explain_image(target, options)
     output = Output(as_json=as_json)
     for line in explanation_lines(explanation, colour=output.colour):

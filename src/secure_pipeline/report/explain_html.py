@@ -269,7 +269,7 @@ def _statements(explanation: Explanation) -> Markup | None:
     listed = explanation.graph.statements
     if not listed.total:
         return None
-    title = f"Signed statements that count ({listed.total})"
+    title = f"Signed statements of this run ({listed.total})"
     return join((element("h2", title, id="statements"), _statement_table(listed)))
 
 
@@ -331,15 +331,15 @@ def _beside(listed: Listed[StatementView]) -> Markup | None:
 
 def _claims(explanation: Explanation) -> Markup | None:
     listed = explanation.claims
-    if not listed.total and not explanation.untrusted:
+    if not explanation.unproven:
         return None
     words = (
-        f"{explanation.untrusted} attachments are signed by keys that the policy does not know. "
-        "Nothing here was proven: types and key ids are what the attachments say of themselves."
+        "No trusted key signed these attachments, or they fail a check. Nothing here was proven: "
+        "types and key ids are what the attachments say of themselves."
     )
     return element(
         "section",
-        element("h2", f"Claims, not proven ({max(listed.total, explanation.untrusted)})"),
+        element("h2", f"Claims, not proven ({explanation.unproven})"),
         element("p", words),
         to_html.table(
             ("claims to be", "claims the key", "payload", "bytes", "attached as"),

@@ -169,12 +169,12 @@ def _view(view: StatementView) -> str:
 
 def _claims(explanation: Explanation) -> Iterator[str]:
     listed = explanation.claims
-    if not listed.total and not explanation.untrusted:
+    if not explanation.unproven:
         return
     yield ""
     yield (
-        f"claims, not proven: {explanation.untrusted} attachments by keys that the policy "
-        "does not know"
+        f"claims, not proven: {explanation.unproven} attachments that no trusted key signed, or "
+        "that fail"
     )
     for claim in listed.items[:MAX_BESIDE]:
         kind = visible(claim.type, 100) if claim.type else "something unreadable"

@@ -176,7 +176,7 @@ class Graph:
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     statements: Listed[StatementView]
-    """Those that the decision counts, in the order of the nodes."""
+    """Those of the run that is judged, in the order of the nodes."""
     beside: Listed[StatementView]
     """Authentic ones that belong to another run, or to none."""
     missing: tuple[str, ...]
@@ -346,8 +346,8 @@ def _source(node: Node, run: RunContext | None, items: Sequence[Item]) -> Node:
     (known,) = runs
     changes = "uncommitted changes" if known.uncommitted else "nothing uncommitted"
     commit = f"commit {known.commit[:12]}" if known.commit else "no commit"
-    remotes = [fact.value for item in items[:MAX_LISTED] for fact in said(item).facts
-               if fact.label == "source"]  # fmt: skip
+    built = [said(item) for item in items if _node(item) == "build"][:MAX_LISTED]
+    remotes = [fact.value for one in built for fact in one.facts if fact.label == "source"]
     facts = [
         Fact("commit", known.commit or "none"),
         Fact("tree", known.tree),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from secure_pipeline.attestations.attachments import Attachment, collect
+from secure_pipeline.attestations.signatures import collect_signatures
 from secure_pipeline.attestations.statement import parse_statement
 from secure_pipeline.errors import ExitCode, Inconclusive, Unavailable, VerificationFailed
 from secure_pipeline.events import OnEvent, Progress
@@ -88,6 +89,11 @@ class Explanation:
     """Attachments that no trusted key signed."""
     claims: Listed[Claim]
     """Attachments that are no evidence; strangers' ones and broken ones."""
+
+    @property
+    def unproven(self) -> int:
+        """Attachments that no trusted key signed, or that failed a check."""
+        return max(self.untrusted, self.claims.total)
 
     @property
     def missing(self) -> str:
@@ -229,7 +235,8 @@ def _claims(inputs: VerifyInputs, decision: Decision, answer: Answer) -> Listed[
     if decision.outcome is Outcome.ALLOW and not answer.untrusted:
         return Listed((), 0)
     try:
-        attachments = collect(inputs.source, inputs.image.digest)
+        source, digest = inputs.source, inputs.image.digest
+        attachments = (*collect(source, digest), *collect_signatures(source, digest))
     except (VerificationFailed, Inconclusive, Unavailable):
         return Listed((), 0)  # the rule "attachments" says why
     used = {item.digest for item in answer.used}
