@@ -22,7 +22,7 @@ def _names(text: str) -> list[str]:
 
 ABOVE = ("cli", "wiring", "run")
 BELOW_STAGES = _names(
-    "policy attestations oci dockerfile audit canary findings config documents events ports"
+    "policy attestations oci interop dockerfile audit canary findings config documents events ports"
     " shape strictjson globs result"
 )
 NEVER_REACHES = {

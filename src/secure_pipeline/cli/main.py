@@ -20,6 +20,7 @@ from secure_pipeline.cli import (
     doctor,
     explain,
     init,
+    interop,
     keys,
     run,
     scan,
@@ -70,6 +71,7 @@ for command in (
     sign.sign,
     verify.verify,
     explain.explain,
+    interop.interop,
     copy.copy,
 ):
     app.command()(command)

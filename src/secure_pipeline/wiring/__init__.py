@@ -15,12 +15,14 @@ from secure_pipeline.tools.process import Processes
 
 if TYPE_CHECKING:
     from secure_pipeline.doctor import Doctor, Places
+    from secure_pipeline.interop.readers import InteropReport
     from secure_pipeline.oci.reference import ImageReference
     from secure_pipeline.pipeline import Pipeline
     from secure_pipeline.ports import Database
     from secure_pipeline.stages.explain import Explanation
     from secure_pipeline.stages.result import StageResult
     from secure_pipeline.tools.install import Installer
+    from secure_pipeline.wiring.interop import InteropRequest
     from secure_pipeline.wiring.options import Options, RegistryOptions, World
     from secure_pipeline.wiring.running import RunningRequest, RunningSession
     from secure_pipeline.wiring.stores import Stores
@@ -143,6 +145,13 @@ def explain_image(target: VerifyTarget, options: Options) -> Explanation:
 
     stores = open_stores(options.registry)
     return explain.explain_image(target, options, _world(), stores, ignore)
+
+
+def interop_image(request: InteropRequest, options: Options) -> InteropReport:
+    """Which other programs would read an image's evidence. Raises: like ``verify_image``."""
+    from secure_pipeline.wiring import interop
+
+    return interop.interop_image(request, options, _world(), open_stores(options.registry))
 
 
 def open_running(request: RunningRequest, options: Options) -> RunningSession:

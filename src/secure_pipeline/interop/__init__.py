@@ -1,0 +1,1 @@
+"""Which other programs find the evidence of an image, and which accept it."""

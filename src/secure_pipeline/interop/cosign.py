@@ -1,0 +1,124 @@
+"""cosign 2.6, cosign 3.0, and Conforma, which reads with cosign 3's library.
+
+Rules of ``cosign verify-attestation --key``, each with the function it was read in:
+
+* both look for bundles first: one page of the referrers API, or the fallback tag where there is
+  no API (go-containerregistry pkg/v1/remote/referrers.go ``fetchReferrers``); whatever is no
+  bundle is passed over (cosign pkg/cosign/verify.go ``GetBundles``);
+* where there is one bundle of any kind, the ``.att`` tag is not read at all; else it is, and more
+  than 1000 layers are refused (cmd/cosign/cli/verify/verify_attestation.go ``Exec``,
+  pkg/oci/remote/signatures.go ``Get``);
+* cosign 2 additionally wants a trusted root for bundles, from the network or by option, even
+  where a key is given (v2 verify_attestation.go: "trusted root is required").
+
+tests/integration/test_interop.py holds these rules against both programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from secure_pipeline.interop.judging import (
+    MAX_LAYERS,
+    all_types,
+    att_pieces,
+    bundle_pieces,
+    digest_needs,
+    findings,
+    nowhere,
+)
+from secure_pipeline.interop.model import Answer, Finding, Verdict
+from secure_pipeline.interop.pieces import Check, Piece, signed_for, strict
+from secure_pipeline.interop.sight import Sight
+from secure_pipeline.keys.verify import PublicKey
+
+COSIGN_2 = "cosign 2.6.3"
+COSIGN_3 = "cosign 3.0.6"
+CONFORMA = "Conforma (ec), main branch of 2026 with cosign 3"
+PROVENANCE = "https://slsa.dev/provenance/v1"
+IGNORE_LOG = "--insecure-ignore-tlog"
+_ATTACH = "attach it in both forms: secure-pipeline sign"
+
+
+def cosign_3(sight: Sight, key: PublicKey | None) -> Verdict:
+    """``cosign verify-attestation --key``, version 3."""
+    needs = (IGNORE_LOG, *digest_needs(key, "--signature-digest-algorithm=sha384"))
+    return Verdict("cosign-3", COSIGN_3, _verify_attestation(sight, key, strict), needs)
+
+
+def cosign_2(sight: Sight, key: PublicKey | None) -> Verdict:
+    """``cosign verify-attestation --key``, the last version 2."""
+    needs = [IGNORE_LOG, *digest_needs(key, "--signature-digest-algorithm=sha384")]
+    if bundle_pieces(sight, key):
+        needs.append("--trusted-root FILE, or the network")
+    found = _verify_attestation(sight, key, _strict_in_bundles)
+    return Verdict("cosign-2", COSIGN_2, found, tuple(needs))
+
+
+def conforma(sight: Sight, key: PublicKey | None) -> Verdict:
+    """``ec validate image --public-key``.
+
+    Attestations as cosign 3 finds them; before that the image's own signature, for which any
+    bundle that verifies counts, and else the tag ``sha256-….sig``. Its policy, and its schema
+    of SLSA provenance, are not emulated (conforma/cli internal/evaluation_target/
+    application_snapshot_image/application_snapshot_image.go ``ValidateImageSignature``,
+    ``ValidateAttestationSignature``, ``ValidateAttestationSyntax``).
+    """
+    needs = ["--ignore-rekor"]
+    found = _verify_attestation(sight, key, strict)
+    if not bundle_pieces(sight, key) and not sight.signed:
+        needs.append("--skip-image-sig-check: there is no bundle and no .sig")
+    if digest_needs(key, "sha384"):
+        why = "its key is read for SHA-256 only, as far as its source was read"
+        found = tuple(_unsure(item, why) for item in found)
+    schema = "; its schema of provenance is not emulated"
+    found = tuple(
+        _unsure(item, item.why + schema) if item.predicate_type == PROVENANCE else item
+        for item in found
+    )
+    return Verdict("conforma", CONFORMA, found, tuple(needs))
+
+
+def _unsure(finding: Finding, why: str) -> Finding:
+    if finding.accepted is not Answer.YES:
+        return finding
+    hint = "run ec validate image with your policy"
+    return Finding(finding.predicate_type, finding.found, Answer.UNKNOWN, why, hint)
+
+
+def _strict_in_bundles(piece: Piece) -> Check | None:
+    """The older form's statements are read with encoding/json by version 2, which is lenient."""
+    return strict(piece) if piece.form == "bundle" else None
+
+
+def _verify_attestation(
+    sight: Sight, key: PublicKey | None, stricter: Callable[[Piece], Check | None]
+) -> tuple[Finding, ...]:
+    types = all_types(sight, key)
+    bundles = bundle_pieces(sight, key)
+    layers = att_pieces(sight)
+
+    def judge(piece: Piece) -> Check:
+        first = signed_for(piece, sight.image.digest, key)
+        return (stricter(piece) or first) if first.answer is Answer.YES else first
+
+    if bundles:
+        missing = {kind: _not_in_bundles(kind, layers) for kind in types}
+        return findings(types, bundles, judge, missing)
+    if len(layers) > MAX_LAYERS:
+        why = f"the .att tag has {len(layers)} layers; {MAX_LAYERS} are read at most"
+        return nowhere(types, Check(Answer.NO, why, "keep only bundles, or start a new image"))
+    return findings(types, layers, judge, {kind: _not_seen(sight) for kind in types})
+
+
+def _not_in_bundles(kind: str, layers: tuple[Piece, ...]) -> Check:
+    if any(piece.predicate_type == kind for piece in layers):
+        why = "only in the .att tag, which is not read where there is any bundle"
+        return Check(Answer.NO, why, _ATTACH)
+    return Check(Answer.NO, "in no list that it reads", "copy the image to this registry again")
+
+
+def _not_seen(sight: Sight) -> Check:
+    where = "its list of referrers" if sight.api is not Answer.NO else "the fallback tag"
+    why = f"neither in {where} nor in the .att tag"
+    return Check(Answer.NO, why, "copy the image to this registry again")
