@@ -284,7 +284,7 @@ def test_reg_04_the_platform_is_proven_from_the_index(
     place: Place, containers: Containers, registry: Registry, tmp_path: Path
 ) -> None:
     """Evidence is on the index; the node runs its child, which the index's bytes prove."""
-    release = RunnableRelease(tmp_path / "multi", index=True).sealed(datetime.now(UTC))
+    release = RunnableRelease(tmp_path / "multi", mark="multi", index=True).sealed(datetime.now(UTC))
     image = registry.push(release)
     containers("pull", image)
     containers.run(image, "multi")
@@ -331,7 +331,7 @@ def test_reg_07_the_attestation_in_an_index_is_no_platform(
     place: Place, containers: Containers, tmp_path: Path
 ) -> None:
     """A container made from BuildKit's attestation manifest is not the build."""
-    release = RunnableRelease(tmp_path / "multi", index=True).sealed(datetime.now(UTC))
+    release = RunnableRelease(tmp_path / "multi", mark="multi", index=True).sealed(datetime.now(UTC))
     inside = release.layout.read_index(release.image).manifests[2]
     assert str(inside.platform) == "unknown/unknown"
     containers.load(release.layout, inside, "attestation:1", tmp_path)
