@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from time import sleep
+from typing import TYPE_CHECKING
 
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.registry import Repository
@@ -31,6 +32,9 @@ from secure_pipeline.wiring.keyless import Trust
 from secure_pipeline.wiring.options import Options, World
 from secure_pipeline.wiring.stores import Stores
 from secure_pipeline.wiring.verifying import VerifyTarget, load_policy, operator_keys
+
+if TYPE_CHECKING:
+    from secure_pipeline.adapters.kubernetes import KubernetesConfig
 
 DOCKER_SOCKET = "unix:///var/run/docker.sock"
 
@@ -157,17 +161,30 @@ def _docker(target: DockerTarget, environment: Mapping[str, str]) -> Runtime:
 
 
 def _kubernetes(target: KubernetesTarget, environment: Mapping[str, str]) -> Runtime:
-    from secure_pipeline.adapters.kubernetes import KubernetesConfig, KubernetesRuntime
+    from secure_pipeline.adapters.kubernetes import KubernetesRuntime
+
+    return KubernetesRuntime(
+        target.namespace,
+        target.kind,
+        target.name,
+        config=_cluster(environment),
+        clock=SystemClock(),
+    )
+
+
+def _cluster(environment: Mapping[str, str]) -> KubernetesConfig:
+    """The cluster of KUBECONFIG, the one that this runs in, or the user's own."""
+    from secure_pipeline.adapters.kubernetes import KubernetesConfig
 
     named = environment.get("KUBECONFIG", "")
-    host, port = (environment.get(f"KUBERNETES_SERVICE_{name}") for name in ("HOST", "PORT"))
     if ":" in named:
         raise ConfigError("KUBECONFIG names several files", hint="name the one to use")
+    host, port = (environment.get(f"KUBERNETES_SERVICE_{name}") for name in ("HOST", "PORT"))
     if not named and host and port:
-        config = KubernetesConfig.from_service_account(host, port)
-    else:
-        home = environment.get("HOME") or "/"
-        config = KubernetesConfig.from_kubeconfig(Path(named or f"{home}/.kube/config"))
-    return KubernetesRuntime(
-        target.namespace, target.kind, target.name, config=config, clock=SystemClock()
-    )
+        return KubernetesConfig.from_service_account(host, port)
+    path = Path(named or f"{environment.get('HOME') or '/'}/.kube/config")
+    if not path.exists():
+        raise ConfigError(
+            "no such kubeconfig", where=str(path), hint="set KUBECONFIG to the file to use"
+        )
+    return KubernetesConfig.from_kubeconfig(path)
