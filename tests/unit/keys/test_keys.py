@@ -271,6 +271,7 @@ def test_degenerate_signatures_do_not_verify(zero: str) -> None:
         b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         b"x" * 100_000,
     ],
+    ids=["nothing", "no key", "two keys", "certificate", "large"],
 )
 def test_what_is_not_one_public_key_is_refused(pem: bytes) -> None:
     """Empty, broken, double or huge PEM is a configuration error."""
