@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from secure_pipeline.policy.decision import Outcome, Rule
 from secure_pipeline.report import to_html
+from secure_pipeline.report.explain_styles import STYLES
 from secure_pipeline.report.foreign import visible
 from secure_pipeline.report.to_html import (
     Child,
@@ -21,7 +22,7 @@ from secure_pipeline.report.to_html import (
     join,
     moment,
 )
-from secure_pipeline.stages.evidence_graph import Listed, Node, State, StatementView
+from secure_pipeline.stages.evidence_nodes import Listed, Node, State, StatementView
 from secure_pipeline.stages.explain import Claim, Explanation, SignerView
 
 KINDS: Mapping[State, str] = {
@@ -39,9 +40,9 @@ SYMBOLS: Mapping[State, str] = {
     State.NONE: "·",
 }
 _VERDICTS = {
-    Outcome.ALLOW: ("Allowed", "good", "✓"),
-    Outcome.DENY: ("Denied", "bad", "✗"),
-    Outcome.UNDETERMINED: ("Cannot tell", "unsure", "?"),
+    Outcome.ALLOW: ("Allowed", "good", "✓", "by"),
+    Outcome.DENY: ("Denied", "bad", "✗", "by"),
+    Outcome.UNDETERMINED: ("Cannot tell", "unsure", "?", "under"),
 }
 _RULES = {Outcome.ALLOW: "good", Outcome.DENY: "bad", Outcome.UNDETERMINED: "unsure"}
 COLUMNS = (
@@ -83,12 +84,12 @@ def explanation_page(explanation: Explanation) -> bytes:
             _claims(explanation),
         ),
         element("footer", *_footer(explanation)),
-        styles=_STYLES,
+        styles=STYLES,
     )
 
 
 def _verdict(explanation: Explanation) -> Markup:
-    word, kind, symbol = _VERDICTS[explanation.outcome]
+    word, kind, symbol, by = _VERDICTS[explanation.outcome]
     because = visible(explanation.because, 600)
     parts: list[Child] = [
         element(
@@ -98,7 +99,7 @@ def _verdict(explanation: Explanation) -> Markup:
         ),
         element(
             "p",
-            "by policy ",
+            f"{by} policy ",
             element("strong", isolated(explanation.policy)),
             " because ",
             isolated(because),
@@ -114,7 +115,7 @@ def _verdict(explanation: Explanation) -> Markup:
         ("judged at", moment(explanation.judged)),
         ("signed by", _signers(explanation.signers)),
         ("missing", isolated(explanation.missing)),
-        ("does not count", isolated(explanation.extra)),
+        ("beside it", isolated(explanation.extra)),
     ]
     return element("section", *parts, to_html.facts(pairs), class_=f"verdict {kind}")
 
@@ -220,7 +221,8 @@ def _node(node: Node) -> Markup:
         parts.append(_statement_table(node.statements))
     if not parts:
         parts.append(element("p", node.summary or "nothing is known", class_="dim"))
-    opened = node.state in (State.REFUSED, State.MISSING, State.UNSURE)
+    objected = any(rule.outcome is not Outcome.ALLOW for rule in node.rules)
+    opened = objected or node.state is State.MISSING
     return disclosure(summary, *parts, open_=opened, id_=node.id)
 
 
@@ -370,63 +372,3 @@ def _footer(explanation: Explanation) -> tuple[Markup, ...]:
         element("p", "The decision is the verifier's own; this page proves nothing by itself."),
         element("p", "Ask again: ", code(command), f" (exit code {int(explanation.code)})"),
     )
-
-
-_STYLES = """
-.verdict{border:1px solid var(--line);border-left:8px solid currentColor;border-radius:10px;
-padding:18px 22px;margin-top:8px}
-.verdict>*{color:var(--front)}
-.verdict h1{font-size:30px;color:inherit}
-.verdict.good{background:var(--good-soft)}.verdict.bad{background:var(--bad-soft)}
-.verdict.unsure{background:var(--unsure-soft)}
-.because{font-size:17px;margin:4px 0 14px}
-.chain{list-style:none;display:flex;align-items:stretch;margin:0;padding:22px 0 0;gap:34px}
-.step{flex:1 1 0;min-width:0;position:relative;display:flex}
-.step ul{list-style:none;margin:0;padding:0;display:flex;flex-direction:column;width:100%;
-justify-content:center}
-.step li{position:relative;padding:5px 0;display:flex;flex:1 1 0;align-items:center}
-.step ul:has(>li:only-child)>li{flex:0 0 auto}
-.caption{position:absolute;top:-22px;left:-34px;font-size:11px;color:var(--dim);white-space:nowrap}
-.step li::before,.step li::after{content:"";position:absolute;top:0;bottom:0;width:0;
-border-left:2px solid var(--line)}
-.step li::before{left:-18px}.step li::after{right:-18px}
-.step li:first-child::before,.step li:first-child::after{top:50%}
-.step li:last-child::before,.step li:last-child::after{bottom:50%}
-.step li:only-child::before,.step li:only-child::after{display:none}
-.step:first-child li::before,.step:last-child li::after{display:none}
-.card{display:block;position:relative;width:100%;border:1px solid var(--line);
-border-top:4px solid currentColor;border-radius:8px;padding:8px 10px;background:var(--back);
-font-size:13px;line-height:1.4;min-width:0}
-.card:hover{text-decoration:none;background:var(--soft)}
-.card>span{display:block;color:var(--front)}
-.card .head{display:flex;justify-content:space-between;gap:6px;color:inherit;font-size:14px;
-margin-bottom:2px}
-.card .by{color:var(--dim);font-size:12px;margin-top:3px}
-.card.loose{border-style:dashed;border-top-style:dashed}
-.symbol{font-weight:700}
-.card::before,.card::after{content:"";position:absolute;top:50%;width:17px;height:2px;
-background:var(--line)}
-.card::before{content:"▸";left:-18px;height:20px;line-height:20px;margin-top:-9px;text-align:right;
-color:var(--dim);font-size:14px;
-background:linear-gradient(var(--line),var(--line)) left center/11px 2px no-repeat}
-.card::after{right:-18px}
-.step:first-child .card::before,.step:last-child .card::after{display:none}
-.plain{list-style:none;margin-top:8px;margin-bottom:8px;padding:0}
-.plain li{padding:4px 0}
-.rules td:first-child,.rules td:nth-child(2),.rules td:last-child{white-space:nowrap}
-.statements time,.statements td:last-child{white-space:nowrap}
-.claims{margin-top:36px;border:2px dashed var(--unsure);border-radius:10px;padding:4px 20px 16px}
-.claims h2{margin-top:14px;color:var(--unsure)}
-details:target{outline:2px solid var(--link)}
-@media (max-width:1060px){
-.chain{flex-direction:column;gap:30px;padding-top:6px}
-.step ul{flex-direction:row;gap:12px;flex-wrap:wrap}
-.step li{flex:1 1 180px;padding:0;align-items:stretch}
-.step ul:has(>li:only-child)>li{flex:1 1 auto}
-.step li::before,.step li::after,.card::before,.card::after{display:none}
-.caption{top:-25px;left:0;right:0;text-align:center}
-.caption::before{content:"↓ "}
-.step:first-child .caption{display:none}
-}
-@media print{.claims,.verdict,.card{break-inside:avoid}}
-"""

@@ -12,7 +12,7 @@ from typing import Any
 from secure_pipeline.policy.decision import Rule
 from secure_pipeline.report.explain_text import sentence
 from secure_pipeline.shape import rfc3339
-from secure_pipeline.stages.evidence_graph import Node, StatementView
+from secure_pipeline.stages.evidence_nodes import Node, StatementView
 from secure_pipeline.stages.explain import Claim, Explanation
 
 
@@ -39,6 +39,7 @@ def explanation_document(explanation: Explanation) -> dict[str, Any]:
         "signers": [{"id": signer.id, "what": signer.what} for signer in explanation.signers],
         "untrusted": explanation.untrusted,
         "claimsNotProven": _listed(explanation.claims.total, map(_claim, explanation.claims.items)),
+        "ruleCounts": {outcome.value: count for outcome, count in explanation.tally.items()},
         "rules": _listed(explanation.rules.total, map(Rule.to_json, explanation.rules.items)),
     }
 

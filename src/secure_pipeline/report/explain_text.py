@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from secure_pipeline.policy.decision import Outcome, Rule
 from secure_pipeline.report.foreign import visible
 from secure_pipeline.shape import rfc3339
-from secure_pipeline.stages.evidence_graph import Graph, Node, State, StatementView
+from secure_pipeline.stages.evidence_nodes import Graph, Node, State, StatementView
 from secure_pipeline.stages.explain import Explanation
 
 WIDTH = 98
 MAX_SUMMARY = 72
 MAX_BESIDE = 10
+MAX_RULES = 60
 VERDICTS: Mapping[Outcome, str] = {
     Outcome.ALLOW: "ALLOWED by",
     Outcome.DENY: "DENIED by",
@@ -84,7 +85,7 @@ def _verdict(explanation: Explanation, colour: bool) -> Iterator[str]:
     if explanation.graph.missing:
         yield from _wrap(f"missing {visible(explanation.missing)}")
     if explanation.extra != "nothing":
-        yield from _wrap(f"beside  {explanation.extra}, which do not count")
+        yield from _wrap(f"beside  {explanation.extra}")
 
 
 def _wrap(text: str) -> list[str]:
@@ -123,18 +124,16 @@ def _short(text: str, width: int) -> str:
 
 
 def _rules(explanation: Explanation, colour: bool) -> Iterator[str]:
-    listed = explanation.rules
-    counts = {outcome: 0 for outcome in Outcome}
-    for rule in listed.items:
-        counts[rule.outcome] += 1
-    yield "rules: " + ", ".join(f"{counts[outcome]} {word}" for outcome, word in _COUNTED)
-    names = max((len(rule.id) for rule in listed.items), default=0)
-    for rule in listed.items:
+    counts = (f"{explanation.tally[outcome]} {word}" for outcome, word in _COUNTED)
+    yield f"rules: {', '.join(counts)}"
+    shown = explanation.rules.items[:MAX_RULES]
+    names = max((len(rule.id) for rule in shown), default=0)
+    for rule in shown:
         word = rule.outcome.value.upper().ljust(12)
         start = f"  {_paint(word, _COLOURS[rule.outcome], colour)}  {rule.id.ljust(names)}  "
         yield from _rule(rule, start, 18 + names)
-    if listed.left_out:
-        yield f"  … and {listed.left_out} more rules"
+    if explanation.rules.total > len(shown):
+        yield f"  … and {explanation.rules.total - len(shown)} more rules"
 
 
 def _rule(rule: Rule, start: str, indent: int) -> Iterator[str]:

@@ -7,10 +7,7 @@ this image are in it, and a node is no better than the rules about it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from enum import Enum
-from typing import Generic, TypeVar
+from dataclasses import replace
 
 from secure_pipeline.attestations import predicates
 from secure_pipeline.attestations.predicates import RunContext
@@ -28,121 +25,22 @@ from secure_pipeline.stages.evidence_facts import (
     said,
     verdict_of,
 )
+from secure_pipeline.stages.evidence_nodes import (
+    TITLES,
+    Edge,
+    Graph,
+    Node,
+    State,
+    StatementView,
+    first,
+    node_of,
+)
 
-T = TypeVar("T")
 MAX_STATEMENTS = 200
 """Statements that are shown; all are counted."""
-APPROVAL = f"{predicates.NAMESPACE}/attestation/approval/v1"
-
-
-class State(Enum):
-    """How a node stands."""
-
-    HOLDS = "holds"
-    """Its statements are authentic, and every rule about it allows."""
-    REFUSED = "refused"
-    UNSURE = "cannot tell"
-    MISSING = "missing"
-    """The policy requires it, and it is not there."""
-    NONE = "not yet"
-    """It is not there, and nothing requires it."""
-
-
-@dataclass(frozen=True)
-class Listed(Generic[T]):
-    """The first of several things, and how many there are."""
-
-    items: tuple[T, ...]
-    total: int
-
-    @property
-    def left_out(self) -> int:
-        """How many are not among the items."""
-        return self.total - len(self.items)
-
-
-def first(items: Sequence[T], limit: int) -> Listed[T]:
-    """Keep the first ``limit``."""
-    return Listed(tuple(items[:limit]), len(items))
-
-
-@dataclass(frozen=True)
-class StatementView:
-    """One authentic statement."""
-
-    node: str
-    """Id of the node that it is about."""
-    type: str
-    name: str | None
-    """For a test result: which one."""
-    digest: str
-    """``sha256:…`` of the signed payload."""
-    signers: tuple[str, ...]
-    """Ids of the trusted keys and identities that signed it, as the policy names them."""
-    lapsed: bool
-    """None of them is inside its window."""
-    places: tuple[str, ...]
-    """``bundle sha256:…`` or ``att sha256:…``: the form, and the manifest that holds it."""
-    run: str | None
-    time: datetime | None
-    """When it was made, as it says itself."""
-    logged: datetime | None
-    """When a log or a time-stamp authority first saw its signature."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One step from the source to production."""
-
-    id: str
-    title: str
-    state: State
-    summary: str
-    """One line; empty if nothing is known."""
-    facts: tuple[Fact, ...] = ()
-    statements: Listed[StatementView] = Listed((), 0)
-    rules: tuple[Rule, ...] = ()
-    """The rules about it, objections first."""
-
-
-@dataclass(frozen=True)
-class Edge:
-    """What ties two nodes together."""
-
-    start: str
-    end: str
-    proof: str
-    """By what one is known to belong to the other."""
-    holds: bool
-
-
-TITLES: Mapping[str, str] = {
-    "source": "Source",
-    "analyze": "Analysis",
-    "test": "Tests",
-    "build": "Build",
-    "image": "Image",
-    "scan": "Scan",
-    "sbom": "Bills of materials",
-    "other": "Other evidence",
-    "seal": "Seal",
-    "summary": "Verification summary",
-    "approvals": "Approvals",
-    "canary": "Canary",
-}
-"""Nodes by id, in the order of a release."""
-_TYPES: Mapping[str, str] = {
-    predicates.PROVENANCE: "build",
-    predicates.PROVENANCE_V02: "build",
-    predicates.VULNS: "scan",
-    predicates.COSIGN_VULN: "scan",
-    predicates.CYCLONEDX: "sbom",
-    predicates.SPDX: "sbom",
-    predicates.SEAL: "seal",
-    predicates.VSA: "summary",
-    APPROVAL: "approvals",
-    predicates.PROMOTION: "canary",
-}
+MAX_FACTS = 60
+MAX_SAID = 3
+"""Statements of one node whose words make its summary."""
 _AFTER = ("summary", "approvals", "canary")
 _OWN_RULES: Mapping[str, tuple[str, ...]] = {
     "source": ("source",),
@@ -167,27 +65,6 @@ MADE_OF = (
     *((name, "seal", "the seal lists its digest") for name in ("scan", "sbom", "other")),
     *(("seal", name, "made after the seal, of the same image") for name in _AFTER),
 )
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Nodes in the order of a release, and what ties them together."""
-
-    nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
-    statements: Listed[StatementView]
-    """Those of the run that is judged, in the order of the nodes."""
-    beside: Listed[StatementView]
-    """Authentic ones that belong to another run, or to none."""
-    missing: tuple[str, ...]
-    """What the policy requires and nothing answers."""
-
-
-def node_of(predicate_type: str, name: str | None) -> str:
-    """The node that a statement, or a requirement, is about."""
-    if predicate_type == predicates.TEST_RESULT:
-        return "analyze" if name == "analyze" else "test"
-    return _TYPES.get(predicate_type, "other")
 
 
 def build_graph(
@@ -278,7 +155,7 @@ def _describe(
     rules += tuple(rule for _, rule in lacking if rule)
     told = [said(item) for item in items[:MAX_LISTED]]
     lines = list(dict.fromkeys(one.summary for one in told if one.summary))
-    facts = tuple(dict.fromkeys(fact for one in told for fact in one.facts))
+    facts = tuple(dict.fromkeys(fact for one in told for fact in one.facts))[:MAX_FACTS]
     state = _state(name, items, rules, missing=bool(lacking))
     if state is State.HOLDS and not sealed and name != "image":
         state = State.UNSURE
@@ -286,8 +163,7 @@ def _describe(
         id=name,
         title=TITLES[name],
         state=state,
-        summary=cut("; ".join(lines[:3]), 200)
-        or _NOTHING.get(state, plural(len(items), "statement")),
+        summary=_summary(lines, items) or _NOTHING.get(state, ""),
         facts=facts,
         statements=first([_view(item) for item in items], MAX_LISTED),
         rules=tuple(Decision(rules).objections)
@@ -301,8 +177,11 @@ _NOTHING: Mapping[State, str] = {
 }
 
 
-def _without_words(state: State, items: Sequence[Item]) -> str:
-    return _NOTHING.get(state) or (plural(len(items), "statement") if items else "")
+def _summary(lines: Sequence[str], items: Sequence[Item]) -> str:
+    """What the statements say, and how many there are where not each could say it."""
+    counted = bool(items) and (len(items) > MAX_SAID or not lines)
+    count = plural(len(items), "statement") if counted else ""
+    return cut(" · ".join(filter(None, (count, "; ".join(lines[:MAX_SAID])))), 200)
 
 
 def _rules_about(name: str, items: Sequence[Item], decision: Decision) -> tuple[Rule, ...]:

@@ -6,7 +6,7 @@ key signed is listed apart, as claims: nothing of it is a fact. Writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -26,7 +26,8 @@ from secure_pipeline.policy.document import Policy, TrustedIdentity, TrustedKey
 from secure_pipeline.policy.rules import Answer
 from secure_pipeline.ports import Clock
 from secure_pipeline.stages.evidence_facts import MAX_LISTED, Fact, cut, plural, short, size
-from secure_pipeline.stages.evidence_graph import Graph, Listed, build_graph, first
+from secure_pipeline.stages.evidence_graph import build_graph
+from secure_pipeline.stages.evidence_nodes import Graph, Listed, first
 from secure_pipeline.stages.verify import VerifyInputs, judge
 
 STAGE = "explain"
@@ -84,6 +85,8 @@ class Explanation:
     graph: Graph
     rules: Listed[Rule]
     """Objections first."""
+    tally: Mapping[Outcome, int]
+    """How many rules of all ended so."""
     signers: tuple[SignerView, ...]
     untrusted: int
     """Attachments that no trusted key signed."""
@@ -141,6 +144,7 @@ def explain(inputs: VerifyInputs, clock: Clock, on_event: OnEvent) -> Explanatio
         run=cut(answer.run.run_id) if answer.run else None,
         graph=graph,
         rules=_rules(decision),
+        tally={o: sum(rule.outcome is o for rule in decision.rules) for o in Outcome},
         signers=_signers(policy, answer),
         untrusted=answer.untrusted,
         claims=claims,

@@ -41,7 +41,7 @@ from secure_pipeline.report.explain_html import explanation_page
 from secure_pipeline.report.explain_json import explanation_document
 from secure_pipeline.report.explain_text import explanation_lines
 from secure_pipeline.stages.evidence_facts import MAX_TEXT, said
-from secure_pipeline.stages.evidence_graph import Node, State
+from secure_pipeline.stages.evidence_nodes import Node, State
 from secure_pipeline.stages.explain import Explanation
 from secure_pipeline.stages.result import Evidence
 
