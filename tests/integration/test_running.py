@@ -21,9 +21,11 @@ from fakes.registry import configured_registry, debian_program, push_fallback_ta
 from fakes.release import policy
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.docker import DockerRuntime
+from secure_pipeline.adapters.dockerconfig import NoCredentials
 from secure_pipeline.adapters.dockerengine import EngineAddress
+from secure_pipeline.adapters.registry import open_repository
 from secure_pipeline.attestations import dsse
-from secure_pipeline.attestations.attachments import collect
+from secure_pipeline.attestations.attachments import Attachment, collect
 from secure_pipeline.attestations.predicates import VSA
 from secure_pipeline.attestations.statement import parse_statement
 from secure_pipeline.keys import local
@@ -125,6 +127,18 @@ class Registry:
     def delete(self, digest: Digest) -> None:
         url = f"http://{self.host}/v2/team/app/manifests/{digest}"
         assert requests.delete(url, timeout=20).status_code == 202
+
+
+def several_platforms(directory: Path) -> RunnableRelease:
+    """A signed index of two platforms and an attestation."""
+    release = RunnableRelease(directory / "multi", mark="multi", index=True)
+    return release.sealed(datetime.now(UTC))
+
+
+def evidence(registry: Registry, release: RunnableRelease) -> tuple[Attachment, ...]:
+    """What is attached to the image in the registry."""
+    store = open_repository(registry.name, credentials=NoCredentials(), clock=SystemClock())
+    return collect(store, release.image.digest)
 
 
 def serve(directory: Path) -> Iterator[Registry]:
@@ -260,7 +274,7 @@ def test_data_and_settings_are_no_drift(
 def test_pulled_from_a_registry_then_stopped_or_deleted(
     place: Place, containers: Containers, release: RunnableRelease, tmp_path: Path
 ) -> None:
-    """Evidence comes from where the image was pulled; without it nothing can be told (14)."""
+    """Evidence comes from where it was pulled, a summary goes there; without it: 14."""
     serving = serve(tmp_path)
     registry = next(serving)
     image = registry.push(release)
@@ -269,6 +283,14 @@ def test_pulled_from_a_registry_then_stopped_or_deleted(
     ended = place.verify("docker://web")
     assert ended.code == 0, ended.text
     assert str(release.image.digest) in ended.out
+    local.generate(tmp_path / "vsa.key", PASSWORD)
+    signing = place.verify(
+        "docker://web", "--vsa-key", "file:vsa.key", SECURE_PIPELINE_KEY_PASSWORD=PASSWORD
+    )
+    assert (signing.code, f"summary PASSED {image}" in signing.out) == (0, True), signing.text
+    assert (
+        len(evidence(registry, release)) == len(collect(release.layout, release.image.digest)) + 1
+    )
     registry.delete(release.image.digest)
     deleted = place.verify("docker://web")
     assert deleted.code == 14, deleted.text
@@ -284,7 +306,9 @@ def test_reg_04_the_platform_is_proven_from_the_index(
     place: Place, containers: Containers, registry: Registry, tmp_path: Path
 ) -> None:
     """Evidence is on the index; the node runs its child, which the index's bytes prove."""
-    release = RunnableRelease(tmp_path / "multi", mark="multi", index=True).sealed(datetime.now(UTC))
+    release = RunnableRelease(tmp_path / "multi", mark="multi", index=True).sealed(
+        datetime.now(UTC)
+    )
     image = registry.push(release)
     containers("pull", image)
     containers.run(image, "multi")
@@ -331,7 +355,9 @@ def test_reg_07_the_attestation_in_an_index_is_no_platform(
     place: Place, containers: Containers, tmp_path: Path
 ) -> None:
     """A container made from BuildKit's attestation manifest is not the build."""
-    release = RunnableRelease(tmp_path / "multi", mark="multi", index=True).sealed(datetime.now(UTC))
+    release = RunnableRelease(tmp_path / "multi", mark="multi", index=True).sealed(
+        datetime.now(UTC)
+    )
     inside = release.layout.read_index(release.image).manifests[2]
     assert str(inside.platform) == "unknown/unknown"
     containers.load(release.layout, inside, "attestation:1", tmp_path)
