@@ -24,6 +24,7 @@ from secure_pipeline.interop.judging import (
     Judge,
     all_types,
     att_pieces,
+    bundle_pieces,
     digest_needs,
     findings,
     nowhere,
@@ -82,21 +83,35 @@ def kyverno_bundle(sight: Sight, key: PublicKey | None) -> Verdict:
         why = f"{len(sight.seen)} referrers; it looks at no image with more than {MAX_REFERRERS}"
         hint = "remove referrers that are no longer needed"
         return Verdict("kyverno-bundle", title, nowhere(types, Check(Answer.NO, why, hint)))
-    pieces = listed_bundles(sight, key)
-    missing = Check(Answer.NO, "no referrer of it is listed as a bundle", "copy the image again")
-    found = findings(types, pieces, _keyless_only, dict.fromkeys(types, missing))
     if any(item.layer and len(item.layer) > MAX_BUNDLE_BYTES for item in sight.seen):
         why = f"a bundle of more than {MAX_BUNDLE_BYTES} bytes makes it refuse them all"
         found = nowhere(types, Check(Answer.NO, why, "use type Cosign"))
+    else:
+        found = from_listed(sight, key, _keyless_only)
     return Verdict("kyverno-bundle", title, found)
 
 
-def listed_bundles(sight: Sight, key: PublicKey | None) -> tuple[Piece, ...]:
-    """Bundles by the artifact type that the list itself tells: also what gh looks at."""
-    pieces = (
-        of_referrer(item, key) for item in sight.seen if _is_listed(item.listed.artifact_type)
-    )
-    return tuple(piece for piece in pieces if piece)
+def from_listed(sight: Sight, key: PublicKey | None, judge: Judge) -> tuple[Finding, ...]:
+    """Judge bundles by the artifact type that the list itself tells: also gh's way.
+
+    One of them that cannot be read ends it.
+    """
+    types = all_types(sight, key)
+    listed = (item for item in sight.seen if _is_listed(item.listed.artifact_type))
+    pieces = tuple(filter(None, (of_referrer(item, key) for item in listed)))
+    if bad := [piece for piece in pieces if piece.ignored]:
+        why = f"one bundle makes it refuse them all: {bad[0].ignored}"
+        return nowhere(types, Check(Answer.NO, why, "remove that referrer"))
+    others = bundle_pieces(sight, key)
+    return findings(types, pieces, judge, lambda kind: _not_listed(kind, others))
+
+
+def _not_listed(kind: str, seen: tuple[Piece, ...]) -> Check:
+    for piece in seen:
+        if piece.predicate_type == kind:
+            why = f"the registry lists its bundle as {piece.listed or 'nothing'!r}"
+            return Check(Answer.NO, why, "use a registry that tells a referrer's artifact type")
+    return Check(Answer.NO, "no referrer of it is listed as a bundle", "copy the image again")
 
 
 def _is_listed(artifact_type: str | None) -> bool:
@@ -118,4 +133,4 @@ def _from_att(sight: Sight, key: PublicKey | None, judge: Judge) -> tuple[Findin
         why = f"the .att tag has {len(layers)} layers; {MAX_LAYERS} are read at most"
         return nowhere(types, Check(Answer.NO, why, "start a new image"))
     missing = Check(Answer.NO, "not under the .att tag, where alone it looks", _ATTACH)
-    return findings(types, layers, judge, dict.fromkeys(types, missing))
+    return findings(types, layers, judge, lambda kind: missing)

@@ -49,7 +49,7 @@ def cosign_3(sight: Sight, key: PublicKey | None) -> Verdict:
 def cosign_2(sight: Sight, key: PublicKey | None) -> Verdict:
     """``cosign verify-attestation --key``, the last version 2."""
     needs = [IGNORE_LOG, *digest_needs(key, "--signature-digest-algorithm=sha384")]
-    if bundle_pieces(sight, key):
+    if _taken(bundle_pieces(sight, key)):
         needs.append("--trusted-root FILE, or the network")
     found = _verify_attestation(sight, key, _strict_in_bundles)
     return Verdict("cosign-2", COSIGN_2, found, tuple(needs))
@@ -66,7 +66,7 @@ def conforma(sight: Sight, key: PublicKey | None) -> Verdict:
     """
     needs = ["--ignore-rekor"]
     found = _verify_attestation(sight, key, strict)
-    if not bundle_pieces(sight, key) and not sight.signed:
+    if not _taken(bundle_pieces(sight, key)) and not sight.signed:
         needs.append("--skip-image-sig-check: there is no bundle and no .sig")
     if digest_needs(key, "sha384"):
         why = "its key is read for SHA-256 only, as far as its source was read"
@@ -95,30 +95,34 @@ def _verify_attestation(
     sight: Sight, key: PublicKey | None, stricter: Callable[[Piece], Check | None]
 ) -> tuple[Finding, ...]:
     types = all_types(sight, key)
-    bundles = bundle_pieces(sight, key)
+    referrers = bundle_pieces(sight, key)
+    bundles = _taken(referrers)
     layers = att_pieces(sight)
 
     def judge(piece: Piece) -> Check:
         first = signed_for(piece, sight.image.digest, key)
         return (stricter(piece) or first) if first.answer is Answer.YES else first
 
+    # (1) any bundle, of whatever type, and the .att tag is not read
     if bundles:
-        missing = {kind: _not_in_bundles(kind, layers) for kind in types}
-        return findings(types, bundles, judge, missing)
+        return findings(types, bundles, judge, lambda kind: _not_taken(kind, referrers, layers))
+    # (2) else the .att tag, whole or not at all
     if len(layers) > MAX_LAYERS:
         why = f"the .att tag has {len(layers)} layers; {MAX_LAYERS} are read at most"
         return nowhere(types, Check(Answer.NO, why, "keep only bundles, or start a new image"))
-    return findings(types, layers, judge, {kind: _not_seen(sight) for kind in types})
+    return findings(types, layers, judge, lambda kind: _not_taken(kind, referrers, ()))
 
 
-def _not_in_bundles(kind: str, layers: tuple[Piece, ...]) -> Check:
+def _taken(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    return tuple(piece for piece in pieces if not piece.ignored)
+
+
+def _not_taken(kind: str, referrers: tuple[Piece, ...], layers: tuple[Piece, ...]) -> Check:
+    for piece in referrers:
+        if piece.predicate_type == kind and piece.ignored:
+            return Check(Answer.NO, f"its bundle is passed over: {piece.ignored}", _ATTACH)
     if any(piece.predicate_type == kind for piece in layers):
         why = "only in the .att tag, which is not read where there is any bundle"
         return Check(Answer.NO, why, _ATTACH)
-    return Check(Answer.NO, "in no list that it reads", "copy the image to this registry again")
-
-
-def _not_seen(sight: Sight) -> Check:
-    where = "its list of referrers" if sight.api is not Answer.NO else "the fallback tag"
-    why = f"neither in {where} nor in the .att tag"
+    why = "neither in the list of referrers that it reads nor in the .att tag"
     return Check(Answer.NO, why, "copy the image to this registry again")

@@ -9,8 +9,7 @@ verifies certificates only: a bundle with a bare key ends with "leaf cert not fo
 
 from __future__ import annotations
 
-from secure_pipeline.interop.admission import listed_bundles
-from secure_pipeline.interop.judging import all_types, findings
+from secure_pipeline.interop.admission import from_listed
 from secure_pipeline.interop.model import Answer, Verdict
 from secure_pipeline.interop.pieces import Check, Piece
 from secure_pipeline.interop.sight import Sight
@@ -21,9 +20,7 @@ GH = "gh 2.83.0"
 
 def gh(sight: Sight, key: PublicKey | None) -> Verdict:
     """``gh attestation verify`` of an image in a registry."""
-    types = all_types(sight, key)
-    missing = Check(Answer.NO, "no referrer of it is listed as a bundle", "copy the image again")
-    found = findings(types, listed_bundles(sight, key), _judge, dict.fromkeys(types, missing))
+    found = from_listed(sight, key, _judge)
     needs = ("--bundle-from-oci", "--predicate-type TYPE", "--owner or --repo")
     return Verdict("gh", GH, found, needs)
 

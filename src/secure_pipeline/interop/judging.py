@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from secure_pipeline.interop.model import Answer, Finding
 from secure_pipeline.interop.pieces import Check, Piece, by_type, of_layer, of_referrer
@@ -19,9 +19,8 @@ _FORMS = {"bundle": "bundles", "att": "the .att tag"}
 
 def all_types(sight: Sight, key: PublicKey | None) -> tuple[str, ...]:
     """Every predicate type beside the image, in either form, seen or not; sorted."""
-    pieces = [of_layer(item) for item in sight.att or ()]
-    pieces += [found for item in sight.referrers if (found := of_referrer(item, key))]
-    return tuple(sorted(by_type(tuple(pieces))))
+    referrers = (of_referrer(item, key) for item in sight.referrers)
+    return tuple(sorted(by_type((*att_pieces(sight), *filter(None, referrers)))))
 
 
 def att_pieces(sight: Sight) -> tuple[Piece, ...]:
@@ -30,21 +29,25 @@ def att_pieces(sight: Sight) -> tuple[Piece, ...]:
 
 
 def bundle_pieces(sight: Sight, key: PublicKey | None) -> tuple[Piece, ...]:
-    """The pieces that cosign's library takes for bundles, attestations or not."""
-    return tuple(found for item in sight.seen if (found := of_referrer(item, key)))
+    """The pieces that clients see as referrers, those too that cosign's library passes over."""
+    return tuple(filter(None, (of_referrer(item, key) for item in sight.seen)))
 
 
 def findings(
-    types: Iterable[str], pieces: tuple[Piece, ...], judge: Judge, missing: Mapping[str, Check]
+    types: Iterable[str],
+    pieces: tuple[Piece, ...],
+    judge: Judge,
+    missing: Callable[[str], Check],
 ) -> tuple[Finding, ...]:
     """Judge each type by the best of its pieces; ``missing`` says why one has none."""
     found = by_type(pieces)
-    return tuple(
-        _finding(kind, [(piece, judge(piece)) for piece in found[kind]])
-        if kind in found
-        else Finding(kind, missing[kind].answer, Answer.NO, missing[kind].why, missing[kind].hint)
-        for kind in types
-    )
+    made = []
+    for kind in types:
+        if kind in found:
+            made.append(_finding(kind, [(piece, judge(piece)) for piece in found[kind]]))
+        else:
+            made += nowhere([kind], missing(kind))
+    return tuple(made)
 
 
 def nowhere(types: Iterable[str], check: Check) -> tuple[Finding, ...]:

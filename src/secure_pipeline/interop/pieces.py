@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from secure_pipeline import strictjson
@@ -13,7 +13,7 @@ from secure_pipeline.attestations.statement import Statement, parse_statement
 from secure_pipeline.errors import VerificationFailed
 from secure_pipeline.interop.model import Answer
 from secure_pipeline.interop.sight import BUNDLE_PREFIX, AttLayer, Referrer
-from secure_pipeline.interop.traps import TRAPS, bundle_traps, envelope_traps
+from secure_pipeline.interop.traps import TRAPS, UNCERTAIN, bundle_traps, envelope_traps
 from secure_pipeline.keys.verify import PublicKey
 from secure_pipeline.oci.digest import Digest
 
@@ -46,34 +46,45 @@ class Piece:
     keyless: bool = False
     logged: bool = False
     """Whether an entry of a transparency log came with it."""
-    traps: tuple[str, ...] = field(default=())
+    traps: tuple[str, ...] = ()
     """Where cosign is stricter than we are (``traps.TRAPS``)."""
+    ignored: str = ""
+    """Why cosign does not take it for a bundle at all."""
 
 
 def of_referrer(referrer: Referrer, key: PublicKey | None) -> Piece | None:
-    """Read a referrer; None if cosign would not take it for a bundle.
+    """Read a referrer; None if it holds no bundle in any sense.
 
-    cosign pkg/oci/remote/signatures.go ``Bundle``: one layer, the media type's prefix, a bundle
-    of version 0.3 that protojson can read; what fails is passed over without a word.
+    What cosign takes for a bundle: one layer, the media type's prefix, a bundle of version 0.3
+    that protojson can read; else it is passed over without a word (cosign
+    pkg/oci/remote/signatures.go ``Bundle``, pkg/cosign/verify.go ``GetBundles``).
     """
-    layers = referrer.manifest.layers if referrer.manifest else ()
-    if len(layers) != 1 or not referrer.layer_type.startswith(BUNDLE_PREFIX):
-        return None
     listed = referrer.listed.artifact_type or ""
+    layers = referrer.manifest.layers if referrer.manifest else ()
+    form = len(layers) == 1 and referrer.layer_type.startswith(BUNDLE_PREFIX)
     if referrer.layer is None:
-        return Piece("bundle", listed, None, trouble=Check(Answer.UNKNOWN, "cannot be read"))
+        unread = Check(Answer.UNKNOWN, "cannot be read")
+        return Piece("bundle", listed, None, trouble=unread) if form else None
+    piece = _read_bundle(referrer.layer, listed, key)
+    if not form:
+        wrong = "its manifest is not one layer of a bundle's media type"
+        return replace(piece, ignored=wrong) if piece.predicate_type else None
+    if "bundle-unknown-member" in piece.traps:
+        return replace(piece, ignored=TRAPS["bundle-unknown-member"])
+    return piece
+
+
+def _read_bundle(data: bytes, listed: str, key: PublicKey | None) -> Piece:
     try:
-        envelope = bundle.parse_bundle(referrer.layer)
+        envelope = bundle.parse_bundle(data)
         statement = parse_statement(envelope.payload)
-        traps = bundle_traps(referrer.layer, key.der if key else None)
+        traps = bundle_traps(data, key.der if key else None)
     except bundle.NotAnAttestation:
         return Piece("bundle", listed, None)
     except (VerificationFailed, strictjson.InvalidJson) as error:
-        kind, trouble = _unreadable(referrer.layer, str(error))
+        kind, trouble = _unreadable(data, str(error))
         return Piece("bundle", listed, kind, trouble=trouble)
-    if "bundle-unknown-member" in traps:
-        return None
-    material = strictjson.loads(referrer.layer)["verificationMaterial"]
+    material = strictjson.loads(data)["verificationMaterial"]
     return Piece(
         "bundle",
         listed,
@@ -138,10 +149,12 @@ def signed_for(piece: Piece, image: Digest, key: PublicKey | None) -> Check:
 
 def strict(piece: Piece) -> Check | None:
     """What cosign with protojson refuses beyond that; None if nothing."""
-    if not piece.traps:
+    certain = [name for name in piece.traps if name not in UNCERTAIN]
+    name = (*certain, *piece.traps, None)[0]
+    if name is None:
         return None
-    name = piece.traps[0]
-    return Check(Answer.NO, TRAPS[name], f"see {name} in docs/reference/interop.md")
+    answer = Answer.NO if certain else Answer.UNKNOWN
+    return Check(answer, TRAPS[name], f"see {name} in docs/reference/interop.md")
 
 
 def _unreadable(data: bytes, error: str) -> tuple[str | None, Check]:

@@ -33,7 +33,8 @@ _ENVELOPE = frozenset(("payloadType", "payload", "signatures"))
 _SIGNATURE = frozenset(("keyid", "sig"))
 _STATEMENT = frozenset(("_type", "subject", "predicateType", "predicate"))
 _TEXTS = ("uri", "downloadLocation", "mediaType", "content")
-_SUBJECT = frozenset((*_TEXTS, "name", "digest", "annotations"))
+_SUBJECT = frozenset((*_TEXTS, "name", "digest", "annotations", "download_location", "media_type"))
+"""protojson takes a field's own name as well."""
 
 TRAPS: Mapping[str, str] = {
     "bundle-unknown-member": "the bundle has a member that its format does not define",
@@ -44,6 +45,8 @@ TRAPS: Mapping[str, str] = {
     "subject-member-type": "a member of a subject has the wrong type",
 }
 """Name to what it is, as part of a sentence."""
+UNCERTAIN = frozenset({"bundle-other-material"})
+"""cosign refuses these only if the material is malformed, which is not looked into here."""
 
 
 def bundle_traps(data: bytes, public_key_der: bytes | None) -> tuple[str, ...]:
