@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -83,6 +84,9 @@ app.add_typer(keys.app, name="keys")
 def main() -> None:
     """Run the program and exit; whatever goes wrong is never exit code 0 (SIG-26)."""
     debug = "--debug" in sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # CLI-01: any locale shows any text
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = app(standalone_mode=False)
