@@ -84,9 +84,7 @@ app.add_typer(keys.app, name="keys")
 def main() -> None:
     """Run the program and exit; whatever goes wrong is never exit code 0 (SIG-26)."""
     debug = "--debug" in sys.argv[1:]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # CLI-01: any locale shows any text
+    _show_any_text()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = app(standalone_mode=False)
@@ -114,6 +112,13 @@ def main() -> None:
         print("hint: run again with --debug and report the traceback", file=sys.stderr)
         code = ExitCode.BUG
     sys.exit(int(code))
+
+
+def _show_any_text() -> None:
+    """Escape what the locale cannot show instead of failing on it (CLI-01)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _exit_code(result: object) -> ExitCode:
