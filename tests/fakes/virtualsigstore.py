@@ -122,9 +122,7 @@ class VirtualSigstore:
         material = {**certificate, "tlogEntries": [signed.entry]}
         if signed.stamps:
             material["timestampVerificationData"] = {"rfc3161Timestamps": signed.stamps}
-        envelope = dsse.serialise(
-            dsse.PAYLOAD_TYPE, payload, (dsse.EnvelopeSignature("", signed.signature),)
-        )
+        envelope = _envelope(payload, signed.signature)
         document = {
             "mediaType": f"application/vnd.dev.sigstore.bundle{version}",
             "verificationMaterial": material,
@@ -141,9 +139,7 @@ class VirtualSigstore:
     ) -> tuple[bytes, dict[str, str]]:
         """An envelope and the annotations that cosign 2 puts beside it."""
         signed = self.sign(dsse.pae(dsse.PAYLOAD_TYPE, payload), payload, identity, issuer, faults)
-        envelope = dsse.serialise(
-            dsse.PAYLOAD_TYPE, payload, (dsse.EnvelopeSignature("", signed.signature),)
-        )
+        envelope = _envelope(payload, signed.signature)
         return envelope, self._annotations(signed, "")
 
     def signed_message(
@@ -176,11 +172,12 @@ class VirtualSigstore:
         moment = begins + faults.signed_after
         logged = faults.entry_of if faults.entry_of is not None else payload
         noted = self.fulcio.leaf(holder, self.ct_key, self.ct_key)
+        proof = sign(key, b"x") if faults.entry_signature else signature
         body = _body(
             logged,
-            sign(key, b"x") if faults.entry_signature else signature,
+            proof,
             pem(noted if faults.entry_key else certificate),
-            envelope=envelope,
+            _envelope(logged, proof) if envelope else None,
         )
         stamps = []
         if faults.stamped or not faults.promise:
@@ -285,13 +282,17 @@ class VirtualSigstore:
         }
 
 
-def _body(payload: bytes, signature: bytes, certificate: bytes, *, envelope: bool) -> bytes:
+def _envelope(payload: bytes, signature: bytes) -> bytes:
+    return dsse.serialise(dsse.PAYLOAD_TYPE, payload, (dsse.EnvelopeSignature("", signature),))
+
+
+def _body(payload: bytes, signature: bytes, certificate: bytes, envelope: bytes | None) -> bytes:
     """What Rekor logs: dsse 0.0.1 for an envelope, hashedrekord 0.0.1 for a message."""
     digest = {"algorithm": "sha256", "value": hashlib.sha256(payload).hexdigest()}
-    if envelope:
+    if envelope is not None:
         kind = "dsse"
         spec: dict[str, Any] = {
-            "envelopeHash": {"algorithm": "sha256", "value": "0" * 64},
+            "envelopeHash": {"algorithm": "sha256", "value": hashlib.sha256(envelope).hexdigest()},
             "payloadHash": digest,
             "signatures": [{"signature": b64(signature), "verifier": b64(certificate)}],
         }

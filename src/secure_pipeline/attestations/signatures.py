@@ -15,14 +15,13 @@ from secure_pipeline import shape
 from secure_pipeline.attestations import dsse, legacy
 from secure_pipeline.attestations.attachments import READERS, Attachment, Limits, check_spots
 from secure_pipeline.attestations.forms import ATT_SIGNATURE
+from secure_pipeline.attestations.predicates import SIGN
 from secure_pipeline.attestations.statement import Statement, Subject, parse_statement
 from secure_pipeline.errors import VerificationFailed
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.manifest import MAX_MANIFEST_BYTES, Descriptor
 from secure_pipeline.oci.store import Source
 
-SIGN = "https://sigstore.dev/cosign/sign/v1"
-"""Predicate type of an image signature."""
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 MAX_PAYLOAD_BYTES = 1 << 20
 _TYPES = ("cosign container image signature", SIGN)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secure_pipeline import shape
+from secure_pipeline.attestations.predicates import SIGN
 from secure_pipeline.errors import VerificationFailed
 from secure_pipeline.oci.digest import Digest
 
@@ -102,6 +103,8 @@ def parse_statement(payload: bytes, where: str = "statement") -> Statement:
     predicate_type = shape.member(value, "predicateType", str, where)
     if not predicate_type:
         raise VerificationFailed("predicateType is empty", where=where)
+    if predicate_type == SIGN and value.get("predicate") is None:
+        value["predicate"] = {}  # unset means empty (in-toto v1); cosign 2 leaves it out
     return Statement(
         predicate_type=predicate_type,
         predicate=shape.member(value, "predicate", dict, where),

@@ -16,12 +16,13 @@ from secure_pipeline.attestations.attachments import Attachment
 from secure_pipeline.attestations.buildkit import Contained
 from secure_pipeline.attestations.predicates import (
     NAMESPACE,
+    SIGN,
     TEST_RESULT,
     RunContext,
     read_run,
     read_time,
 )
-from secure_pipeline.attestations.signatures import SIGN, read_statement
+from secure_pipeline.attestations.signatures import read_statement
 from secure_pipeline.attestations.statement import Statement, parse_statement
 from secure_pipeline.errors import VerificationFailed
 from secure_pipeline.files import sha256_bytes
