@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,16 @@ def test_the_library_is_opened_only_for_identities(tmp_path: Path) -> None:
     identities = f"[{{id: a, issuer: '{ISSUER}', identity: x}}]"
     assert identity_verifier(open_policy(tmp_path / "b", identities=identities)) is not None
     assert identity_verifier(open_policy(tmp_path), OperatorIdentity("x", ISSUER)) is not None
+
+
+def test_rule_3_sigstore_is_not_loaded_without_identities(tmp_path: Path) -> None:
+    """A verification by keys starts without the library for keyless signatures."""
+    loaded = open_policy(tmp_path)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from secure_pipeline.policy.document import load\n"
+        "from secure_pipeline.wiring.keyless import identity_verifier\n"
+        "assert identity_verifier(load(Path(sys.argv[1]))) is None\n"
+        "assert not {'sigstore', 'pydantic', 'requests'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(loaded.source)], check=True)
