@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -92,18 +93,26 @@ class Repository:
         self._client = client
         self._limits = limits
         self._uploads = Uploads(client, part=limits.part, tries=limits.tries)
+        self._kept = _Kept()
 
     @property
     def name(self) -> str:
         """``host/repository``."""
         return self._client.place.name
 
+    @property
+    def remote(self) -> bool:
+        """Reading costs a transfer."""
+        return True
+
     def find(self, digest: Digest) -> Descriptor:
         """Return media type and size of a manifest or index, read from its own bytes.
 
         Raises: VerificationFailed if it is not there or other bytes are; Unavailable.
         """
-        return describe(self._by_digest(digest), self._at(digest))
+        data = self._by_digest(digest)
+        self._kept.keep(digest, data)
+        return describe(data, self._at(digest))
 
     def tagged(self, tag: str) -> Descriptor | None:
         """Return what a tag names now, by the digest of its bytes, or None.
@@ -111,7 +120,11 @@ class Repository:
         Raises: VerificationFailed, Unavailable.
         """
         found = self._get(tag)
-        return describe(found.data, f"{self.name}:{tag}") if found else None
+        if found is None:
+            return None
+        descriptor = describe(found.data, f"{self.name}:{tag}")
+        self._kept.keep(descriptor.digest, found.data)
+        return descriptor
 
     def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
         """Return what refers to a manifest: of the API and of the fallback tag (REG-09).
@@ -293,7 +306,7 @@ class Repository:
             raise Inconclusive(
                 f"manifest of {descriptor.size} bytes; limit {MAX_MANIFEST_BYTES}", where=where
             )
-        data = self._by_digest(descriptor.digest)
+        data = self._kept.get(descriptor.digest) or self._by_digest(descriptor.digest)
         if len(data) != descriptor.size:
             raise VerificationFailed(
                 f"expected {descriptor.size} bytes, found {len(data)}", where=where
@@ -314,6 +327,31 @@ class Repository:
 
     def _blob_deadline(self) -> float:
         return self._client.transport.deadline(self._limits.blob_seconds)
+
+
+class _Kept:
+    """The last manifests that were read, to be read again by digest only: those bytes are those.
+
+    Whether something is there, and what a tag names, is always asked of the registry.
+    """
+
+    def __init__(self, count: int = 256, each: int = 64 << 10) -> None:
+        """``count``: how many; ``each``: bytes of the largest that is kept."""
+        self._count = count
+        self._each = each
+        self._data: dict[Digest, bytes] = {}
+        self._lock = threading.Lock()
+
+    def get(self, digest: Digest) -> bytes | None:
+        return self._data.get(digest)
+
+    def keep(self, digest: Digest, data: bytes) -> None:
+        if len(data) > self._each:
+            return
+        with self._lock:
+            self._data[digest] = data
+            while len(self._data) > self._count:
+                del self._data[next(iter(self._data))]
 
 
 def describe(data: bytes, where: str) -> Descriptor:

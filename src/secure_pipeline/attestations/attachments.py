@@ -164,8 +164,16 @@ def _read(
         layers = (item for item in manifest.layers if item.media_type == ENVELOPE_TYPE)
         spots += [_Spot("att", tagged.digest, layer) for layer in layers]
     check_spots([spot.layer for spot in spots], limits, image)
+    known: set[Digest] = set()
     with ThreadPoolExecutor(READERS) as readers:
-        yield from filter(None, readers.map(lambda spot: _open(source, spot, limits), spots))
+        for place in ("bundle", "att"):
+            # A layer that is byte for byte an envelope out of a bundle says nothing new.
+            chosen = [s for s in spots if s.place == place and s.layer.digest not in known]
+            found = readers.map(lambda spot: _open(source, spot, limits), chosen)
+            for attachment in filter(None, found):
+                if source.remote and not attachment.certificate:
+                    known.add(Digest.of(attachment.envelope.raw))
+                yield attachment
 
 
 def _open(source: Source, spot: _Spot, limits: Limits) -> Attachment | None:

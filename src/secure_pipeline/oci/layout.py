@@ -48,6 +48,11 @@ class Layout:
         """The directory."""
         return str(self.path)
 
+    @property
+    def remote(self) -> bool:
+        """On this machine."""
+        return False
+
     @classmethod
     def open(cls, path: Path) -> Layout:
         """Open an existing layout.

@@ -24,6 +24,10 @@ class Source(Protocol):
     def name(self) -> str:
         """For messages: the directory, or ``host/repository``."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether reading costs a transfer; what is on this machine is hashed even if unneeded."""
+
     def find(self, digest: Digest) -> Descriptor:
         """Return media type and size of a manifest or index.
 

@@ -53,11 +53,6 @@ class Located:
     image: ImageReference
     source: Source
 
-    @property
-    def local(self) -> bool:
-        """Whether it is in a layout, where hashing every byte costs little."""
-        return isinstance(self.source, Layout)
-
 
 def verify_image(
     target: VerifyTarget, options: Options, world: World, stores: Stores, on_event: OnEvent
@@ -157,7 +152,7 @@ def _inputs(located: Located, known: _Known, target: VerifyTarget) -> verify.Ver
         operator_keys=known.keys,
         operator_identity=target.trust.identity,
         identity_verifier=known.verifier,
-        layers=located.local or target.layers,
+        layers=not located.source.remote or target.layers,
     )
 
 
