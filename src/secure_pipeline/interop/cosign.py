@@ -62,15 +62,17 @@ def conforma(sight: Sight, key: PublicKey | None) -> Verdict:
     bundle that verifies counts, and else the tag ``sha256-….sig``. Its policy, and its schema
     of SLSA provenance, are not emulated (conforma/cli internal/evaluation_target/
     application_snapshot_image/application_snapshot_image.go ``ValidateImageSignature``,
-    ``ValidateAttestationSignature``, ``ValidateAttestationSyntax``).
+    ``ValidateAttestationSignature``, ``ValidateAttestationSyntax``; the key: internal/policy/
+    policy.go ``signatureVerifier``).
     """
     needs = ["--ignore-rekor"]
     found = _verify_attestation(sight, key, strict)
     if not _taken(bundle_pieces(sight, key)) and not sight.signed:
         needs.append("--skip-image-sig-check: there is no bundle and no .sig")
     if digest_needs(key, "sha384"):
-        why = "its key is read for SHA-256 only, as far as its source was read"
-        found = tuple(_unsure(item, why) for item in found)
+        why = "it verifies with SHA-256 only, and this key signs SHA-384"
+        hint = "sign with a P-256 key"
+        found = nowhere(all_types(sight, key), Check(Answer.NO, why, hint))
     schema = "; its schema of provenance is not emulated"
     found = tuple(
         _unsure(item, item.why + schema) if item.predicate_type == PROVENANCE else item

@@ -22,6 +22,8 @@ class InteropRequest:
     key: Path | None
     readers: tuple[str, ...]
     """Names; all of them if empty."""
+    required: tuple[str, ...]
+    """Names that are asked in any case."""
 
 
 def interop_image(
@@ -31,7 +33,8 @@ def interop_image(
 
     Raises: UsageError, ConfigError, VerificationFailed, Inconclusive, Unavailable.
     """
-    names = check_names(request.readers)
+    required = check_names(request.required)
+    names = check_names((*request.readers, *required)) if request.readers else ()
     path = Path(str(request.key).removeprefix("file:")) if request.key else None
     key = read_public_key(world.directory / path) if path else None
     target = VerifyTarget(request.image, None, request.layout, ())

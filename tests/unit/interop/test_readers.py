@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fakes.beside import Beside
 from fakes.evidence import public_key, signer
@@ -17,11 +18,13 @@ from secure_pipeline.interop.cosign import PROVENANCE
 from secure_pipeline.interop.model import Answer, Verdict, every, some
 from secure_pipeline.interop.readers import READERS, InteropReport, check_names, report
 from secure_pipeline.interop.sight import Discovery, look
+from secure_pipeline.keys.local import LocalSigner
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import MANIFEST_TYPE, Descriptor
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.oci.store import Source
+from secure_pipeline.policy.document import Algorithm
 from secure_pipeline.report.interop_text import interop_lines
 
 YES, NO, UNKNOWN = Answer.YES, Answer.NO, Answer.UNKNOWN
@@ -170,6 +173,20 @@ def _raw(site: Beside) -> bytes:
     tagged = site.layout.tagged(f"sha256-{site.image.hex}.att")
     assert tagged
     return site.layout.read_manifest(tagged).raw
+
+
+def test_conforma_knows_one_hash(tmp_path: Path) -> None:
+    """A P-384 key, which signs SHA-384, is nothing for it, and a need for the others."""
+    private = LocalSigner(ec.generate_private_key(ec.SECP384R1()), Algorithm.ECDSA_P384_SHA384)
+    other = Beside.make(tmp_path / "other", private)
+    SCENES["both"].build(other)
+    other.finish()
+    found = look(other.layout, other.image)
+    made = report(ImageReference("service", other.image), found, private.public_key("k"), ())
+    assert answers(made)["conforma"] is NO
+    for reader in ("cosign-2", "cosign-3", "policy-controller", "kyverno"):
+        assert answers(made)[reader] is YES
+        assert any("sha384" in need for need in of(made, reader).needs)
 
 
 @dataclass
