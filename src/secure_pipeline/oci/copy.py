@@ -28,6 +28,8 @@ from secure_pipeline.oci.walk import ImageLimits, check_image
 
 WORKERS = 4
 """Blobs on their way at the same time."""
+SAY_BYTES = 16 << 20
+"""Sent between two lines of progress."""
 MAX_DEPTH = 3
 """Evidence about evidence about evidence."""
 MAX_REFERRERS = 10_000
@@ -91,6 +93,7 @@ class _Copy:
         self.on_progress = on_progress
         self.copied = copied
         self._manifests = 0
+        self._said = 0
 
     def content(self, root: Descriptor) -> tuple[Descriptor, ...]:
         """Copy an image or an index with its images; return every manifest, the root first."""
@@ -143,7 +146,9 @@ class _Copy:
             return
         self.copied.blobs += 1
         self.copied.sent += blob.size
-        self.on_progress(f"{self.copied.blobs} blobs, {self.copied.sent / 1e6:.1f} MB sent")
+        if self.copied.sent - self._said >= SAY_BYTES:
+            self._said = self.copied.sent
+            self.on_progress(f"{self.copied.blobs} blobs, {self.copied.sent / 1e6:.1f} MB sent")
 
     def referrers(self, subject: Digest, depth: int) -> None:
         """Copy every manifest that refers to the subject, with what refers to it in turn."""
