@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 
 from secure_pipeline.errors import VerificationFailed
@@ -18,6 +19,15 @@ MAX_IDENTITY = 2000
 _ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 _ISSUER_V1 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 _USER_NAME = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.7")
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ def read_claim(der: bytes) -> Claim:
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         identities = [_name(name) for name in names]
         issuers = {_issuer(extension) for extension in extensions} - {None}
-    except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except _UNREADABLE as error:
         raise VerificationFailed(f"not a Sigstore certificate: {str(error)[:200]}") from None
     if len(identities) != 1 or len(issuers) != 1:
         raise VerificationFailed(

@@ -181,6 +181,8 @@ class _Work:
             where = f"index {part.manifest}"
             try:
                 statement = parse_statement(part.payload)
+                if _is_ours(statement):  # the signer of an image does not close a run of ours
+                    raise VerificationFailed("a statement of our runs has to be signed itself")
                 statement.require_among(part.about)
                 item = _item(statement, where, [], self.now, min(times, default=None))
             except VerificationFailed as error:

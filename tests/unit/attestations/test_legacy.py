@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.der import tlv
 from fakes.evidence import NOON
 from fakes.foreign import simple_signing
+from fakes.fulcio import der, new_key
 from fakes.virtualsigstore import IDENTITY, ISSUER, Faults, VirtualSigstore
 from secure_pipeline.attestations import bundle, dsse, legacy
 from secure_pipeline.attestations.attachments import Attachment
@@ -135,6 +140,47 @@ def test_sig_26_bytes_that_are_no_certificate_are_refused(data: bytes) -> None:
     """A claim is read or refused."""
     with pytest.raises(VerificationFailed):
         read_claim(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_sig_26_a_changed_certificate_is_read_or_refused(data: st.DataObject) -> None:
+    """Some bytes of a good certificate replaced: a claim or our own error, nothing else."""
+    keyless = convert()
+    assert keyless is not None
+    changed = bytearray(keyless.certificate)
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert read_claim(bytes(changed)).identity
+    except VerificationFailed:
+        return
+
+
+@pytest.mark.parametrize("kind", ["directory", "x400", "none"])
+def test_sig_26_names_of_a_certificate_that_nobody_writes_are_refused(kind: str) -> None:
+    """Kinds of names that the library does not know are no crash."""
+    names = {
+        "directory": tlv(0x30, tlv(0xA4, tlv(0x30))),
+        "x400": tlv(0x30, tlv(0xA3, tlv(0x30))),
+        "none": tlv(0x30),
+    }
+    key = new_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(x509.Name([]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOON)
+        .not_valid_after(NOON + timedelta(minutes=10))
+        .add_extension(
+            x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), names[kind]), True
+        )
+        .sign(key, hashes.SHA256())
+    )
+    with pytest.raises(VerificationFailed):
+        read_claim(der(certificate))
 
 
 def simple(payload: bytes) -> Attachment:

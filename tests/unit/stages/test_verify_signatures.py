@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from fakes.evidence import signer
+from fakes.evidence import run_context, signer
 from fakes.foreign import (
     SIGN,
     SLSA_V1,
+    TEAM,
     VULNS,
     Foreign,
     open_policy,
@@ -21,9 +22,11 @@ from fakes.foreign import (
 )
 from fakes.release import passed, refused
 from secure_pipeline.attestations import dsse
+from secure_pipeline.attestations.predicates import SEAL, bind
 from secure_pipeline.errors import ExitCode
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.policy.document import LoadedPolicy
+from secure_pipeline.stages.result import Evidence
 
 OTHER = Digest("1" * 64)
 SIGNED = f"[{{predicate: '{SIGN}'}}]"
@@ -150,6 +153,19 @@ def test_sig_04_statement_in_a_signed_index_about_another_image_is_refused(
     foreign.put_sig((payload, sign_simply(payload)))
     result = foreign.verify(requiring(tmp_path / "p", SIGN, builders="[]"))
     refused(result, ExitCode.VERIFICATION, "statement: index", str(OTHER))
+
+
+def test_a_run_of_ours_is_not_sealed_through_an_index(tmp_path: Path, foreign: Foreign) -> None:
+    """Who signs an image does not sign a seal or a result of ours that somebody put into it."""
+    about = run_context("run-1", builder_id=TEAM)
+    scan = bind(Evidence(VULNS, vulnerabilities()), about)
+    foreign.index(foreign.statement(SEAL, {}), foreign.statement(VULNS, scan))
+    payload = simple_signing(foreign.image.digest)
+    foreign.put_sig((payload, sign_simply(payload)))
+    result = foreign.verify(requiring(tmp_path / "p", SIGN, builders="[]"))
+    refused(result, ExitCode.VERIFICATION, "has to be signed itself")
+    assert result.reasons[0].count("statement: index") == 1
+    assert len(result.reasons) == 2
 
 
 def test_attestation_manifest_about_nothing_in_the_index_is_left_out(
