@@ -109,6 +109,14 @@ def _image_signature(site: Beside) -> None:
     _att(site)
 
 
+def _beside_att(data: bytes) -> Callable[[Beside], None]:
+    def build(site: Beside) -> None:
+        site.put_bundle(data)
+        _att(site)
+
+    return build
+
+
 def _one_good_of_three(site: Beside) -> None:
     site.put_bundle(site.wrapped(_another_key(site)))
     site.put_bundle(site.wrapped(_another_image(site)))
@@ -152,6 +160,8 @@ SCENES: dict[str, Scene] = {
         lambda site: (site.put_bundle(site.wrapped(_plain(site), extra=1)), _att(site))[1]
     ),
     "bundle that signs only the image, good .att": Scene(_image_signature),
+    "bundle that is no JSON, good .att": Scene(_beside_att(b"not JSON")),
+    "bundle that is an empty object, good .att": Scene(_beside_att(b"{}")),
     "bundle without an artifact type": Scene(
         lambda site: site.put_bundle(site.wrapped(_plain(site)), artifact_type=None)
     ),

@@ -106,6 +106,9 @@ def _verify_attestation(
         return (stricter(piece) or first) if first.answer is Answer.YES else first
 
     # (1) any bundle, of whatever type, and the .att tag is not read
+    if bundles and not any(piece.certain for piece in bundles):
+        why = "a referrer cannot be read here; if it is a bundle, the .att tag is not read"
+        return _maybe(types, Check(Answer.UNKNOWN, why, "remove it, or try cosign"))
     if bundles:
         return findings(types, bundles, judge, lambda kind: _not_taken(kind, referrers, layers))
     # (2) else the .att tag, whole or not at all
@@ -113,6 +116,10 @@ def _verify_attestation(
         why = f"the .att tag has {len(layers)} layers; {MAX_LAYERS} are read at most"
         return nowhere(types, Check(Answer.NO, why, "keep only bundles, or start a new image"))
     return findings(types, layers, judge, lambda kind: _not_taken(kind, referrers, ()))
+
+
+def _maybe(types: tuple[str, ...], check: Check) -> tuple[Finding, ...]:
+    return tuple(Finding(kind, check.answer, check.answer, check.why, check.hint) for kind in types)
 
 
 def _taken(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:

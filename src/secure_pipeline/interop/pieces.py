@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -51,6 +52,12 @@ class Piece:
     ignored: str = ""
     """Why cosign does not take it for a bundle at all."""
 
+    @property
+    def certain(self) -> bool:
+        """Whether cosign takes it for a bundle, for all that is known."""
+        unread = self.trouble is not None and self.trouble.answer is Answer.UNKNOWN
+        return not self.ignored and not unread
+
 
 def of_referrer(referrer: Referrer, key: PublicKey | None) -> Piece | None:
     """Read a referrer; None if it holds no bundle in any sense.
@@ -65,6 +72,8 @@ def of_referrer(referrer: Referrer, key: PublicKey | None) -> Piece | None:
     if referrer.layer is None:
         unread = Check(Answer.UNKNOWN, "cannot be read")
         return Piece("bundle", listed, None, trouble=unread) if form else None
+    if form and (problem := _surely_none(referrer.layer)):
+        return Piece("bundle", listed, None, ignored=problem)
     piece = _read_bundle(referrer.layer, listed, key)
     if not form:
         wrong = "its manifest is not one layer of a bundle's media type"
@@ -95,6 +104,18 @@ def _read_bundle(data: bytes, listed: str, key: PublicKey | None) -> Piece:
         logged=bool(material.get("tlogEntries")),
         traps=traps,
     )
+
+
+def _surely_none(data: bytes) -> str:
+    """Why no parser takes these bytes for a bundle; nothing if one might."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return "it is not JSON"
+    media_type = value.get("mediaType") if isinstance(value, dict) else None
+    if not isinstance(media_type, str) or not media_type.startswith(BUNDLE_PREFIX):
+        return "it is no bundle"
+    return ""
 
 
 def of_layer(layer: AttLayer) -> Piece:

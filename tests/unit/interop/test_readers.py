@@ -253,6 +253,16 @@ def test_evidence_that_cannot_be_read_is_no_acceptance(site: Beside) -> None:
     assert YES not in answers(made).values()
 
 
+def test_a_referrer_that_may_be_a_bundle_leaves_it_open(site: Beside) -> None:
+    """What we cannot read and cosign may take for a bundle hides the .att tag, or not."""
+    SCENES[".att"].build(site)
+    good = site.wrapped(site.envelope(site.statement(KIND)))
+    site.put_bundle(good.replace(b'"payload": "', b'"payload": "\\n'))
+    found = answers(judged(site))
+    assert found["cosign-2"] is found["cosign-3"] is UNKNOWN
+    assert found["policy-controller"] is YES
+
+
 def test_the_text_and_the_document_say_the_same(site: Beside) -> None:
     """People see every reader with its rules, what it needs and each type; so does the document."""
     SCENES["both"].build(site)
