@@ -27,6 +27,8 @@ from secure_pipeline.adapters.dockerconfig import Login
 from secure_pipeline.adapters.http import HttpLimits
 from secure_pipeline.adapters.registry import RegistryLimits, Repository, open_repository
 from secure_pipeline.adapters.registrylist import ListLimits
+from secure_pipeline.attestations import bundle
+from secure_pipeline.attestations.attachments import collect
 from secure_pipeline.errors import Inconclusive, PipelineError, Unavailable, VerificationFailed
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.manifest import (
@@ -381,7 +383,7 @@ def test_sig_15_ten_thousand_real_referrers(modern: str, path: str) -> None:
     """Ten thousand manifests that really are in a registry."""
     repository = at(modern, path)
     subject = image(repository)
-    base = json.loads(manifest(repository, "x", subject))
+    base = json.loads(manifest(repository, "x", subject)) | {"artifactType": bundle.MEDIA_TYPE}
     wanted = [
         json.dumps({**base, "annotations": {"n": str(number)}}).encode() for number in range(10_000)
     ]
@@ -397,6 +399,20 @@ def test_sig_15_ten_thousand_real_referrers(modern: str, path: str) -> None:
         list(pool.map(push, [wanted[start::4] for start in range(4)]))
     found = {item.digest for item in repository.referrers(subject.digest)}
     assert found == {Digest.of(data) for data in wanted}
+    with pytest.raises(Inconclusive, match="10000 attachments; limit 2000"):
+        collect(repository, subject.digest)
+
+
+def test_sig_15_an_attestation_of_100_mb_is_never_fetched(modern: str, path: str) -> None:
+    """The manifest tells its size, and that decides: over the limit before a byte is read."""
+    repository = at(modern, path)
+    subject = image(repository)
+    large = json.loads(manifest(repository, "x", subject)) | {"artifactType": bundle.MEDIA_TYPE}
+    layer = Descriptor(bundle.MEDIA_TYPE, Digest.of(b"nowhere"), 100_000_000)
+    large["layers"] = [layer.to_json()]
+    repository.write_manifest(json.dumps(large).encode(), MANIFEST_TYPE)
+    with pytest.raises(Inconclusive, match="attachment of 100000000 bytes; limit"):
+        collect(repository, subject.digest)
 
 
 @pytest.mark.parametrize(
