@@ -32,9 +32,12 @@ from secure_pipeline.adapters.sigstore import SigstoreVerifier
 from secure_pipeline.attestations.bundle import parse_bundle
 from secure_pipeline.data import data_path
 from secure_pipeline.errors import VerificationFailed
+from secure_pipeline.events import ignore
 from secure_pipeline.keys.local import LocalSigner, generate, load
 from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.policy.document import load as load_policy
+from secure_pipeline.tools.golang import find_go
+from secure_pipeline.wiring import tool_installer
 
 pytestmark = pytest.mark.integration
 
@@ -278,10 +281,12 @@ def test_the_operators_identity_on_the_command_line(bench: Bench, tmp_path: Path
 
 def test_a_real_attestation_verifies_under_the_public_root() -> None:
     """A bundle of a person that cosign's own tests carry is proven by the built-in root."""
+    installer = tool_installer(ignore)
+    go = find_go(installer.pins, installer.steps)
     found = subprocess.run(
-        ["go", "list", "-mod=mod", "-m", "-f", "{{.Dir}}", "github.com/sigstore/cosign/v3"],
+        [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", "github.com/sigstore/cosign/v3"],
         cwd=data_path("tools") / "go" / "cosign",
-        env={**os.environ, "GOFLAGS": "-mod=mod"},
+        env={**os.environ, "GOTOOLCHAIN": installer.pins.go_toolchain},
         capture_output=True,
         text=True,
         check=True,
