@@ -31,6 +31,7 @@ from secure_pipeline.ports import (
     Analyzer,
     Builder,
     Clock,
+    IdentityVerifier,
     Scanner,
     Signer,
     SourceState,
@@ -67,6 +68,8 @@ class Ports:
     builder: Callable[[], Builder]
     scanner: Callable[[], Scanner]
     signer: Callable[[], Signer]
+    identities: Callable[[LoadedPolicy], IdentityVerifier | None]
+    """What checks identities that the policy names; None if it names none."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +311,7 @@ class Pipeline:
                 image=self._reference(results),
                 policy=self.policy,
                 operator_keys=self.settings.trusted,
+                identity_verifier=self.ports.identities(self.policy),
             )
             return verify.verify(inputs, self.ports.clock, on_event)
 

@@ -40,6 +40,7 @@ from secure_pipeline.tools.trivydb import (
     DirectoryDatabase,
     RepositoryDatabase,
 )
+from secure_pipeline.wiring.keyless import identity_verifier
 from secure_pipeline.wiring.options import Options, World
 
 DEMONSTRATION_NAME = "demonstration"
@@ -71,6 +72,7 @@ class Binding:
             builder=self._builder,
             scanner=self._scanner,
             signer=self._signer,
+            identities=identity_verifier,
         )
 
     def settings(self, policy: LoadedPolicy, stages: tuple[str, ...]) -> Settings:
