@@ -655,6 +655,31 @@ def test_sig_29_a_lost_entry_is_written_again(proxy: FaultProxy, debian: str, pa
     assert len(proxy.requests("PUT", tag)) == 4
 
 
+def test_sig_29_an_entry_lost_after_the_first_look_is_written_again(
+    proxy: FaultProxy, debian: str, path: str
+) -> None:
+    """One look is not enough: a slower writer may still overwrite what was just seen."""
+    plain = at(debian, path)
+    subject = image(plain)
+    theirs = plain.write_manifest(manifest(plain, "theirs", subject), MANIFEST_TYPE)
+    tag = fallback_tag(subject.digest)
+    old = plain.tagged(tag)
+    assert old is not None
+    before = plain.read_index(old).raw
+
+    def overwritten(exchange: Exchange) -> None:
+        seen = exchange.forward()
+        plain.write_manifest(before, INDEX_TYPE, tag=tag)
+        exchange.reply(seen)
+
+    proxy.on("GET", tag, lambda exchange: exchange.reply(exchange.forward()), times=1)
+    proxy.on("GET", tag, overwritten, times=1)
+    repository = waiting(proxy.host, path)
+    ours = repository.write_manifest(manifest(repository, "ours", subject), MANIFEST_TYPE)
+    found = {item.digest for item in plain.referrers(subject.digest)}
+    assert found == {theirs.digest, ours.digest}
+
+
 def test_sig_29_a_list_that_is_always_overwritten_is_an_error(proxy: FaultProxy, path: str) -> None:
     """Tries are bounded; success is said only when our entry is there."""
     repository = at(proxy.host, path)
