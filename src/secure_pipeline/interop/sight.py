@@ -5,6 +5,8 @@ Read once and judged by every reader's rules; nothing here decides anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +20,8 @@ from secure_pipeline.oci.store import Source
 
 MAX_REFERRERS = 1100
 """With more there is no answer."""
+READERS = 8
+"""Manifests or blobs that are read at the same time."""
 MAX_TOTAL = 512 << 20
 """Bytes of all that is read."""
 BUNDLE_PREFIX = "application/vnd.dev.sigstore.bundle"
@@ -93,17 +97,27 @@ def look(source: Source, digest: Digest) -> Sight:
     What cannot be read counts as there and unreadable: readers pass such things over.
     Raises: VerificationFailed if the image is not there; Inconclusive over a limit; Unavailable.
     """
-    reading = _Reading(source)
     image = source.find(digest)
     seen, api = _seen_by_clients(source, digest)
+    listed = _few(source.referrers(digest))
+    tagged = source.tagged(att_tag(digest))
+    with ThreadPoolExecutor(READERS) as readers:
+        manifests = list(readers.map(lambda item: _manifest(source, item), listed))
+        firsts = [found.layers[0] if found and found.layers else None for found in manifests]
+        layers = _att_layers(source, tagged)
+        # Over the limit no reader looks at any of them.
+        wanted: list[Descriptor | None] = list(layers if len(layers) <= MAX_ATTACHMENTS else ())
+        _check_total([*firsts, *wanted])
+        blobs = list(readers.map(lambda item: _blob(source, item), [*firsts, *wanted]))
+    attached = blobs[len(firsts) :] or [None] * len(layers)
     return Sight(
         image=image,
         referrers=tuple(
-            reading.referrer(item, seen is None or item.digest in seen)
-            for item in _few(source.referrers(digest))
+            Referrer(item, manifest, blob, seen is None or item.digest in seen)
+            for item, manifest, blob in zip(listed, manifests, blobs[: len(firsts)], strict=True)
         ),
         api=api,
-        att=reading.att(source.tagged(att_tag(digest))),
+        att=tuple(map(AttLayer, layers, attached)) if tagged else None,
         signed=source.tagged(f"sha256-{digest.hex}.sig") is not None,
     )
 
@@ -124,42 +138,30 @@ def _few(items: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
     return items
 
 
-class _Reading:
-    """Reads blobs until the total is used up."""
+def _att_layers(source: Source, tagged: Descriptor | None) -> tuple[Descriptor, ...]:
+    manifest = _manifest(source, tagged) if tagged else None
+    return manifest.layers if manifest else ()
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._left = MAX_TOTAL
 
-    def referrer(self, listed: Descriptor, seen: bool) -> Referrer:
-        manifest = self._manifest(listed)
-        layer = self._blob(manifest.layers[0]) if manifest and manifest.layers else None
-        return Referrer(listed, manifest, layer, seen)
+def _manifest(source: Source, listed: Descriptor) -> Manifest | None:
+    if listed.media_type not in MANIFEST_TYPES:
+        return None
+    try:
+        return source.read_manifest(listed)
+    except (VerificationFailed, Inconclusive):
+        return None
 
-    def att(self, tagged: Descriptor | None) -> tuple[AttLayer, ...] | None:
-        if tagged is None:
-            return None
-        manifest = self._manifest(tagged)
-        layers = manifest.layers if manifest else ()
-        # Over the limit no reader looks at any of them.
-        read = len(layers) <= MAX_ATTACHMENTS
-        return tuple(AttLayer(item, self._blob(item) if read else None) for item in layers)
 
-    def _manifest(self, listed: Descriptor) -> Manifest | None:
-        if listed.media_type not in MANIFEST_TYPES:
-            return None
-        try:
-            return self._source.read_manifest(listed)
-        except (VerificationFailed, Inconclusive):
-            return None
+def _check_total(wanted: Iterable[Descriptor | None]) -> None:
+    total = sum(item.size for item in wanted if item and item.size <= bundle.MAX_BUNDLE_BYTES)
+    if total > MAX_TOTAL:
+        raise Inconclusive(f"evidence of {total} bytes; at most {MAX_TOTAL} are read")
 
-    def _blob(self, layer: Descriptor) -> bytes | None:
-        if layer.size > bundle.MAX_BUNDLE_BYTES:
-            return None
-        self._left -= layer.size
-        if self._left < 0:
-            raise Inconclusive(f"evidence of more than {MAX_TOTAL} bytes")
-        try:
-            return self._source.read_blob(layer.digest, bundle.MAX_BUNDLE_BYTES, layer.size)
-        except (VerificationFailed, Inconclusive):
-            return None
+
+def _blob(source: Source, layer: Descriptor | None) -> bytes | None:
+    if layer is None or layer.size > bundle.MAX_BUNDLE_BYTES:
+        return None
+    try:
+        return source.read_blob(layer.digest, bundle.MAX_BUNDLE_BYTES, layer.size)
+    except (VerificationFailed, Inconclusive):
+        return None
