@@ -32,7 +32,7 @@ from secure_pipeline.oci.manifest import (
     parse_index,
     parse_manifest,
 )
-from secure_pipeline.oci.store import Change
+from secure_pipeline.oci.store import Change, NotThere
 from secure_pipeline.ports import Clock
 
 _ACCEPT = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
@@ -108,7 +108,7 @@ class Repository:
     def find(self, digest: Digest) -> Descriptor:
         """Return media type and size of a manifest or index, read from its own bytes.
 
-        Raises: VerificationFailed if it is not there or other bytes are; Unavailable.
+        Raises: NotThere; VerificationFailed if other bytes are; Unavailable.
         """
         data = self._by_digest(digest)
         self._kept.keep(digest, data)
@@ -319,8 +319,8 @@ class Repository:
         if found != digest:
             raise VerificationFailed(f"expected {digest}, found {found}", where=self._at(digest))
 
-    def _missing(self, digest: Digest) -> VerificationFailed:
-        return VerificationFailed(f"{digest} is not in {self.name}")
+    def _missing(self, digest: Digest) -> NotThere:
+        return NotThere(f"{digest} is not in {self.name}")
 
     def _at(self, digest: Digest) -> str:
         return f"{self.name}@{digest}"

@@ -7,7 +7,7 @@ others added at the destination stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,6 +84,17 @@ def copy_image(
     return work.copied
 
 
+@dataclass(frozen=True)
+class _Chunks:
+    """A blob that can be read again from its beginning, should an upload have to start over."""
+
+    source: Source
+    blob: Descriptor
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.source.stream_blob(self.blob.digest, self.blob.size)
+
+
 class _Copy:
     def __init__(
         self, source: Source, target: Target, on_progress: OnProgress, copied: Copied
@@ -136,8 +147,7 @@ class _Copy:
     def _blob(self, blob: Descriptor) -> bool:
         if self.target.has_blob(blob.digest, blob.size):
             return False
-        chunks = self.source.stream_blob(blob.digest, blob.size)
-        self.target.receive(blob.digest, blob.size, chunks)
+        self.target.receive(blob.digest, blob.size, _Chunks(self.source, blob))
         return True
 
     def _count(self, blob: Descriptor, sent: bool) -> None:

@@ -31,7 +31,7 @@ from secure_pipeline.oci.manifest import (
     parse_index,
     parse_manifest,
 )
-from secure_pipeline.oci.store import Change
+from secure_pipeline.oci.store import Change, NotThere
 
 _LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK = 1 << 20
@@ -102,11 +102,11 @@ class Layout:
     def find(self, digest: Digest) -> Descriptor:
         """Return the descriptor of a listed image.
 
-        Raises: VerificationFailed if it is not listed, or listed with two sizes or types.
+        Raises: NotThere; VerificationFailed if it is listed with two sizes or types.
         """
         found = [item for item in self.manifests() if item.digest == digest]
         if not found:
-            raise VerificationFailed(f"{digest} is not in the layout", where=str(self.path))
+            raise NotThere(f"{digest} is not in the layout", where=str(self.path))
         if len({(item.media_type, item.size) for item in found}) != 1:
             raise VerificationFailed(f"{digest} is listed in two ways", where=str(self.path))
         return found[0]
@@ -247,6 +247,9 @@ class Layout:
         Raises: VerificationFailed if it is malformed; Unavailable.
         """
         descriptor = self.write_blob(data, media_type)
+        declared = shape.parse_object(data, str(descriptor.digest), limit=MAX_MANIFEST_BYTES)
+        if declared.get("mediaType", media_type) != media_type:
+            raise VerificationFailed(f"is not {media_type}", where=str(descriptor.digest))
         with self.edit() as edit:
             if listed:
                 edit.add(self.listed(descriptor, data))

@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from secure_pipeline.errors import VerificationFailed
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.manifest import Descriptor, Index, Manifest
 
 Change = Callable[[bytes | None], bytes | None]
 """From a tag's manifest (None where there is none) to the new one; None to leave it as it is."""
+
+
+class NotThere(VerificationFailed):
+    """A store does not have what was asked for; other bytes in its place are a plain failure."""
 
 
 class Source(Protocol):
@@ -31,7 +36,7 @@ class Source(Protocol):
     def find(self, digest: Digest) -> Descriptor:
         """Return media type and size of a manifest or index.
 
-        Raises: VerificationFailed if it is not there; Unavailable.
+        Raises: NotThere; VerificationFailed if other bytes are; Unavailable.
         """
 
     def tagged(self, tag: str) -> Descriptor | None:

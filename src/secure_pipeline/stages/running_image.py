@@ -21,7 +21,7 @@ from secure_pipeline.oci.manifest import (
     Manifest,
     Platform,
 )
-from secure_pipeline.oci.store import Source
+from secure_pipeline.oci.store import NotThere, Source
 from secure_pipeline.policy.decision import Rule, allow, unsure, wrong
 
 RULE = "image"
@@ -50,8 +50,10 @@ def belongs(source: Source, root: Digest, running: Running) -> Rule:
     """
     try:
         descriptor = source.find(root)
-    except VerificationFailed as error:
+    except NotThere as error:
         return unsure(RULE, f"{root} is not to be had: {error}", hint="push it again")
+    except VerificationFailed as error:
+        return wrong(RULE, str(error))
     except (Inconclusive, Unavailable) as error:
         return unsure(RULE, str(error), hint=error.hint)
     try:
@@ -101,7 +103,7 @@ class _Build:
         # (5) an index or manifest that the store has can be read
         try:
             found = self.source.find(digest)
-        except VerificationFailed:
+        except NotThere:
             return unsure(
                 RULE,
                 f"cannot tell what {digest} is: no part of {self.name}, and not to be had",

@@ -15,7 +15,9 @@ from secure_pipeline.oci.store import Source
 from secure_pipeline.tools.process import Processes
 from secure_pipeline.wiring.options import RegistryOptions
 
-_HELPER_VARIABLES = ("HOME", "PATH", "USER", "LANG", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+_HELPER_VARIABLES = ("HOME", "PATH", "USER", "LANG", "DBUS_SESSION_BUS_ADDRESS", "GNUPGHOME")
+_HELPER_PREFIXES = ("XDG_", "AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "ECR_")
+"""What credential helpers of the session and of clouds read; nothing of the pipeline's own."""
 
 
 class Stores:
@@ -29,7 +31,11 @@ class Stores:
         helpers = HelperPrograms(
             processes,
             tuple(environment.get("PATH", "").split(":")),
-            {name: environment[name] for name in _HELPER_VARIABLES if name in environment},
+            {
+                name: value
+                for name, value in environment.items()
+                if name in _HELPER_VARIABLES or name.startswith(_HELPER_PREFIXES)
+            },
         )
         self._credentials = DockerConfig(Path(directory), helpers)
         self._proxies = _proxies(environment)
