@@ -56,4 +56,4 @@ tools-demo: $(VENV)/.ready
 	$(BIN)/secure-pipeline tools install trivy semgrep demodb
 
 tools-test: $(VENV)/.ready
-	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign cosign2 crane kubernetes
+	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign cosign2 policy-tester crane kubernetes

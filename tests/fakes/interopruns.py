@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,9 +42,23 @@ from secure_pipeline.oci.manifest import Descriptor
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.stages.result import Verdict as StageVerdict
 from secure_pipeline.stages.sign import sign
+from secure_pipeline.wiring import locate_tool
 
-READERS = {"cosign-2": "cosign2", "cosign-3": "cosign"}
+COSIGNS = {"cosign-2": "cosign2", "cosign-3": "cosign"}
 """Name in ``interop`` to name of the tool."""
+READERS = (*COSIGNS, "policy-controller")
+"""Names in ``interop`` of the readers that are run."""
+POLICY = """\
+apiVersion: policy.sigstore.dev/v1beta1
+kind: ClusterImagePolicy
+metadata: {name: evidence}
+spec:
+  images: [{glob: "**"}]
+  authorities:
+  - name: key
+    key: {data: KEY}
+    attestations: [{name: evidence, predicateType: "TYPE"}]
+"""
 TYPES = sorted({*evidence(), SEAL})
 FORMS: dict[str, Callable[[Descriptor], bool]] = {
     "bundle": lambda item: not (item.tag or "").endswith(".att"),
@@ -66,10 +81,11 @@ class NoCredentials:
 
 @dataclass(frozen=True)
 class Ground:
-    """Both cosigns, two registries and one key pair."""
+    """The readers, two registries and one key pair."""
 
     directory: Path
-    readers: dict[str, Cosign]
+    cosigns: dict[str, Cosign]
+    policy_tester: Path
     hosts: dict[str, str]
     signer: LocalSigner
     key: Path
@@ -87,24 +103,42 @@ class Ground:
 
     def accepts(self, reader: str, kind: str, image: str) -> bool:
         """Whether the real reader accepts, given what ``interop`` says that it needs."""
-        cosign = self.readers[reader]
+        if reader == "policy-controller":
+            return self._admitted(kind, image)
+        cosign = self.cosigns[reader]
         return cosign.verify_attestation(self.key, kind, image, *cosign.always).returncode == 0
+
+    def _admitted(self, kind: str, image: str) -> bool:
+        """policy-controller's own decision, without a cluster, about a policy of one type."""
+        path = self.directory / "policy.yaml"
+        pem = json.dumps(self.key.read_text())
+        path.write_text(POLICY.replace("KEY", pem).replace("TYPE", kind))
+        ended = subprocess.run(
+            [str(self.policy_tester), "-policy", str(path), "-image", image],
+            env={"HOME": str(self.directory), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            timeout=120,
+        )
+        decision = json.loads(ended.stdout or b"{}")
+        assert (ended.returncode == 0) == (not decision.get("errors")), ended.stdout
+        return ended.returncode == 0
 
 
 @contextmanager
 def open_ground(directory: Path) -> Iterator[Ground]:
-    """Start both registries, make a key pair, find both cosigns."""
+    """Start both registries, make a key pair, find the readers."""
     program = shutil.which("docker-registry", path=f"{os.environ.get('PATH', '')}:/usr/bin")
     assert program, "docker-registry is not installed: apt-get install docker-registry"
     generate(directory / "release.key", PASSWORD)
     signer = load(directory / "release.key", PASSWORD)
-    readers = {name: Cosign.located(tool, directory / name) for name, tool in READERS.items()}
+    cosigns = {name: Cosign.located(tool, directory / name) for name, tool in COSIGNS.items()}
+    tester = locate_tool("policy-tester").path
     with (
         referrers_registry(build_referrers_registry(directory)) as api,
         debian_registry(Path(program), directory) as tag,
     ):
         hosts = {"api": api, "tag": tag}
-        yield Ground(directory, readers, hosts, signer, directory / "release.pub")
+        yield Ground(directory, cosigns, tester, hosts, signer, directory / "release.pub")
 
 
 # ---- what we write, read by others -----------------------------------------------------------
@@ -126,7 +160,7 @@ def ours_read_by_others(ground: Ground) -> dict[tuple[str, str, str, str], bool]
                 push_fallback_tag(layout, ground.hosts[registry], name, image.digest)
             reference = ground.reference(registry, name, image.digest)
             for kind in TYPES:
-                for reader in READERS:
+                for reader in READERS if form == "att" else COSIGNS:
                     accepted = ground.accepts(reader, kind, reference)
                     verdicts[kind, reader, form, registry] = accepted
     return verdicts | _read_by_javascript(ground, layout, image.digest)
@@ -154,7 +188,7 @@ def theirs_read_by_us(ground: Ground) -> dict[tuple[str, str, str, str], bool]:
     image = make_image(path, b"theirs").digest
     predicate = ground.directory / "predicate.json"
     verdicts = {}
-    for writer in READERS:
+    for writer in COSIGNS:
         for form in FORMS:
             for registry in REGISTRIES:
                 name = f"theirs-{writer}-{form}"
@@ -171,7 +205,7 @@ def theirs_read_by_us(ground: Ground) -> dict[tuple[str, str, str, str], bool]:
 
 
 def _attest(ground: Ground, writer: str, form: str, kind: str, predicate: Path, image: str) -> None:
-    ended = ground.readers[writer].run(
+    ended = ground.cosigns[writer].run(
         *("attest", "--key", ground.key.with_suffix(".key"), "--yes", *WRITES[writer]),
         f"--new-bundle-format={'true' if form == 'bundle' else 'false'}",
         *("--predicate", predicate, "--type", kind, image),
@@ -258,7 +292,7 @@ def type_table(verdicts: dict[tuple[str, str, str, str], bool]) -> list[str]:
 def scene_table(results: dict[tuple[str, str], tuple[bool, Finding | None]]) -> list[str]:
     """One row a scene, one column a reader, with its real verdict."""
     columns = (*READERS, "verify")
-    lines = [f"| beside the image | {' | '.join(columns)} |", "|---|---|---|---|"]
+    lines = [f"| beside the image | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for title in SCENES:
         words = [_WORDS[results[title, reader][0]] for reader in columns]
         lines.append(f"| {title} | {' | '.join(words)} |")

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from fakes.beside import Beside
 from fakes.interopruns import (
+    COSIGNS,
     READERS,
     REGISTRIES,
     TYPES,
@@ -68,9 +69,12 @@ def scenes(ground: Ground) -> Scenes:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_every_type_is_accepted_by_every_reader(ours: Verdicts, kind: str) -> None:
-    """Both cosigns accept it in both forms and registries; JavaScript accepts the bundle."""
+    """Both cosigns accept it in both forms and registries, policy-controller the older form.
+
+    JavaScript accepts the bundle.
+    """
     verdicts = {key: accepted for key, accepted in ours.items() if key[0] == kind}
-    assert len(verdicts) == len(READERS) * 2 * len(REGISTRIES) + 1
+    assert len(verdicts) == (len(COSIGNS) * 2 + 1) * len(REGISTRIES) + 1
     assert all(verdicts.values()), verdicts
 
 
@@ -78,7 +82,7 @@ def test_every_type_is_accepted_by_every_reader(ours: Verdicts, kind: str) -> No
 def test_we_accept_every_type_that_cosign_writes(theirs: Verdicts, kind: str) -> None:
     """What either cosign attested, in both forms and registries, is read, signed and about it."""
     verdicts = {key: accepted for key, accepted in theirs.items() if key[0] == kind}
-    assert len(verdicts) == len(READERS) * 2 * len(REGISTRIES)
+    assert len(verdicts) == len(COSIGNS) * 2 * len(REGISTRIES)
     assert all(verdicts.values()), verdicts
 
 
@@ -92,7 +96,7 @@ def test_the_rules_say_what_the_reader_does(scenes: Scenes, title: str, reader: 
 
 
 def test_the_scenes_cover_both_answers(scenes: Scenes) -> None:
-    """Each reader accepts some scenes and rejects others, and the two readers differ in one."""
+    """Each reader accepts some scenes and rejects others, and the cosigns differ in one."""
     for reader in READERS:
         verdicts = [real for (_, who), (real, _) in scenes.items() if who == reader]
         assert verdicts.count(True) > 5
@@ -133,10 +137,10 @@ def test_what_a_key_needs_is_said(
     (tmp_path / "release.pub").write_bytes(public.pem)
     image = ImageReference(f"{ground.hosts['api']}/{name}", site.image)
     sight = look(ground.repository("api", name), site.image)
-    for verdict in report(image, sight, public, tuple(READERS)).verdicts:
+    for verdict in report(image, sight, public, tuple(COSIGNS)).verdicts:
         assert verdict.accepted is Answer.YES
         options = [item for item in verdict.needs if item.startswith("--signature")]
-        cosign = ground.readers[verdict.reader]
+        cosign = ground.cosigns[verdict.reader]
         run = (tmp_path / "release.pub", KIND, str(image))
         accepted = cosign.verify_attestation(*run, *options, *cosign.always).returncode == 0
         assert accepted

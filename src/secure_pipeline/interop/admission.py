@@ -14,7 +14,8 @@ Kyverno 1.15.2 (with cosign 2.4's library):
   a transparency log, whatever ``insecureIgnoreTlog`` says (pkg/imageverification/
   imageverifiers/cosign/verifier.go ``VerifyAttestationSignature``).
 
-Other versions may differ; neither program was run.
+Other versions may differ. tests/integration/test_interop.py holds the rules of policy-controller
+against its own tester; Kyverno was not run.
 """
 
 from __future__ import annotations

@@ -64,6 +64,7 @@ def test_scn_04_every_go_module_pins_the_version_that_the_pin_names() -> None:
         "trivy": "aquasecurity/trivy",
         "cosign": "cosign/v3",
         "cosign2": "cosign/v2",
+        "policy-tester": "policy-controller",
         "crane": "go-containerregistry",
     }
     for name, module in modules.items():
