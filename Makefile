@@ -27,6 +27,7 @@ lint: $(VENV)/.ready ## Style, types, shell scripts
 bench: $(VENV)/.ready tools-test ## Ratios against what a user would run instead
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/evidence.py
 
 docs: $(VENV)/.ready ## Write the generated pages again
 	$(BIN)/python docs/generate.py
