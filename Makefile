@@ -57,4 +57,4 @@ tools-demo: $(VENV)/.ready
 	$(BIN)/secure-pipeline tools install trivy semgrep demodb
 
 tools-test: $(VENV)/.ready
-	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign cosign2 policy-tester crane kubernetes
+	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign cosign2 policy-tester crane kubernetes vault
