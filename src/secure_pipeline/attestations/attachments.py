@@ -222,7 +222,8 @@ def _may_be_bundle(descriptor: Descriptor) -> bool:
 def _bundle_manifest(source: Source, descriptor: Descriptor, image: Digest) -> Manifest | None:
     """Read a referrer; None if it is no bundle, or about another image."""
     manifest = source.read_manifest(descriptor)
-    if manifest.kind not in bundle.MEDIA_TYPES:
+    holds_one = any(layer.media_type in bundle.MEDIA_TYPES for layer in manifest.layers)
+    if manifest.kind not in bundle.MEDIA_TYPES and not holds_one:
         return None
     if manifest.subject is None or manifest.subject.digest != image:
         return None

@@ -267,6 +267,21 @@ def test_a_writer_that_leaves_the_type_out_is_understood(site: Site, written: st
     assert found.source == "bundle"
 
 
+def test_a_bundle_whose_manifest_names_no_type_is_found(site: Site) -> None:
+    """Its one layer tells what it is, as for cosign; the manifest's own type may be missing."""
+    layout, image = site
+    data = envelope(image, predicates.VULNS)
+    attested = forms.Attested.of(dsse.parse_envelope(data), image.digest)
+    form = forms.bundle_form(image, attested, signer().public_key_der, NOON)
+    document = json.loads(form.manifest)
+    del document["artifactType"]
+    for content, kind in form.blobs:
+        layout.write_blob(content, kind)
+    layout.write_manifest(json.dumps(document).encode(), MANIFEST_TYPE)
+    (found,) = collect(layout, image.digest)
+    assert found.envelope.payload == attested.envelope.payload
+
+
 def test_sig_03_annotations_do_not_decide(site: Site) -> None:
     """A lying predicate annotation changes nothing: the type is in what was signed."""
     layout, image = site
