@@ -137,19 +137,22 @@ class Transport:
         grant: Grant | None = None,
         deadline: float | None = None,
         retry: bool | None = None,
+        follow: bool = True,
     ) -> Answer:
         """Send, follow redirects of GET and HEAD, and repeat while the service is busy.
 
-        ``retry``: repeating does no harm (by default only for GET and HEAD). The answer has
-        whatever status the service gave in the end; close it, or use it in a ``with``.
+        ``retry``: repeating does no harm (by default only for GET and HEAD). Without ``follow``
+        a redirect is the answer. The answer has whatever status the service gave in the end;
+        close it, or use it in a ``with``.
         Raises: Unavailable (no connection, no trust, a forbidden redirect), Late.
         """
         due = self.deadline() if deadline is None else deadline
         again = method in ("GET", "HEAD") if retry is None else retry
+        follow = follow and method in ("GET", "HEAD")
         for attempt in range(self.limits.attempts):
             last = not again or attempt == self.limits.attempts - 1
             try:
-                answer = self._follow(method, url, dict(headers or {}), body, grant, due)
+                answer = self._follow(method, url, dict(headers or {}), body, grant, due, follow)
             except Cut:
                 wait = self.backoff(attempt)
                 if last or self.clock.monotonic() + wait >= due:
@@ -188,13 +191,14 @@ class Transport:
         body: bytes | None,
         grant: Grant | None,
         due: float,
+        follow: bool,
     ) -> Answer:
         self.check(url)
         for _ in range(self.limits.redirects + 1):
             answer = self._send(method, url, headers, body, grant, due)
             location = answer.headers.get("Location")
             redirected = answer.status in _REDIRECTS and location is not None
-            if not redirected or method not in ("GET", "HEAD"):
+            if not redirected or not follow:
                 return answer
             answer.close()
             url = self.join(url, str(location))

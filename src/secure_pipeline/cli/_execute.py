@@ -34,7 +34,7 @@ def execute(
 
     output = Output(as_json=as_json)
     destination = _destination(push, options) if push else None
-    with open_pipeline(stages, options) as pipeline:
+    with open_pipeline(stages, options, output.warn) as pipeline:
         output.text(f"run {pipeline.run.id}")
         with progress(output, stages) as view:
             outcome = pipeline.execute(stages, view)

@@ -35,6 +35,10 @@ class Output:
         """Write one line for people."""
         print(line, file=self.stream, flush=True)
 
+    def warn(self, line: str) -> None:
+        """Write one line that is for people even where the document is for programs."""
+        print(f"warning: {_printable(line)}", file=sys.stderr, flush=True)
+
     def document(self, kind: str, content: dict[str, Any]) -> None:
         """With ``--json``: write the versioned document."""
         if self.as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_pipeline.cli._options import JsonOption
+from secure_pipeline.cli._options import JsonOption, PolicyOption, StateOption
 from secure_pipeline.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -44,25 +44,34 @@ def generate(
 @app.command()
 def show(
     key: Annotated[
-        str, typer.Argument(metavar="KEY", help="file:PATH of a private key, or a public PEM file.")
+        str,
+        typer.Argument(
+            metavar="KEY",
+            help="file:PATH of a private key, a public PEM file, or vault-transit://MOUNT/KEY.",
+        ),
     ],
+    policy: PolicyOption = None,
+    state: StateOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Show a key's algorithm, its id as cosign writes it, and the public key."""
     from secure_pipeline.cli._output import Output
     from secure_pipeline.keys import local
     from secure_pipeline.keys.uri import KeyRef
-    from secure_pipeline.wiring import key_password
+    from secure_pipeline.wiring import key_password, vault_public_key
+    from secure_pipeline.wiring.options import Options
 
     out = Output(as_json=as_json)
+    if key.startswith(("vault-", "hashivault:")):
+        _show_whole(out, vault_public_key(key, Options(policy=policy, state=state), out.warn))
+        return ExitCode.PASS
     path = KeyRef.parse(key).path if key.startswith("file:") else Path(key)
     public = local.read_public(path)
     if public is None:
         password = key_password()
         signer = local.load(path, _prompt(confirm=False) if password is None else password)
         public = signer.public_key(path.name)
-    _show(out, public, {})
-    out.text(public.pem.decode().rstrip())
+    _show_whole(out, public)
     return ExitCode.PASS
 
 
@@ -74,6 +83,11 @@ def _prompt(*, confirm: bool) -> str:
         "Password of the key", hide_input=True, confirmation_prompt=confirm, err=True
     )
     return password
+
+
+def _show_whole(out: Output, public: PublicKey) -> None:
+    _show(out, public, {})
+    out.text(public.pem.decode().rstrip())
 
 
 def _show(out: Output, public: PublicKey, more: dict[str, str]) -> None:

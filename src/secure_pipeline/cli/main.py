@@ -28,6 +28,7 @@ from secure_pipeline.cli import (
     sign,
     test,
     tools,
+    vault,
     verify,
 )
 from secure_pipeline.cli._output import print_error
@@ -79,6 +80,7 @@ for command in (
 app.add_typer(tools.app, name="tools")
 app.add_typer(base.app, name="base")
 app.add_typer(keys.app, name="keys")
+app.add_typer(vault.app, name="vault")
 
 
 def main() -> None:

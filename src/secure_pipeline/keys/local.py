@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,16 @@ class LocalSigner:
         return self._algorithm.value
 
     @property
+    def kind(self) -> Algorithm:
+        """The algorithm."""
+        return self._algorithm
+
+    @property
+    def private_key(self) -> _PrivateKey:
+        """The key itself, which stays in this process."""
+        return self._key
+
+    @property
     def public_key_der(self) -> bytes:
         """SubjectPublicKeyInfo, DER."""
         return self._der
@@ -111,8 +121,27 @@ def load(path: Path, password: str) -> LocalSigner:
 
     Raises: ConfigError (missing, malformed, kind not accepted), UsageError (password).
     """
-    where = str(path)
-    box = _parse(files.read_bounded(path, MAX_KEY_BYTES), where)
+    return _open(files.read_bounded(path, MAX_KEY_BYTES), password, str(path))
+
+
+def decode(data: bytes, password: Callable[[], str], where: str) -> LocalSigner:
+    """Read a private key that did not come from a file: cosign's format, or plain PEM.
+
+    ``password`` is asked only for the former. Raises: like ``load``; never quoting the data.
+    """
+    if b"-----BEGIN ENCRYPTED " in data:
+        return _open(data, password(), where)
+    if data.count(b"-----BEGIN ") != 1:
+        raise ConfigError("holds no private key", where=where)
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ConfigError("holds no private key that can be read", where=where) from None
+    return _signer(key, where)
+
+
+def _open(data: bytes, password: str, where: str) -> LocalSigner:
+    box = _parse(data, where)
     try:
         der = SecretBox(box.key(password)).decrypt(box.ciphertext, box.nonce)
     except CryptoError:
@@ -123,6 +152,10 @@ def load(path: Path, password: str) -> LocalSigner:
         key = serialization.load_der_private_key(der, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ConfigError("holds no PKCS #8 private key", where=where) from None
+    return _signer(key, where)
+
+
+def _signer(key: object, where: str) -> LocalSigner:
     algorithm = algorithm_of(key)
     if algorithm is None or not isinstance(key, _PrivateKey):
         raise ConfigError(

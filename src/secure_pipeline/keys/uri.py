@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from secure_pipeline.errors import UsageError
 
-_SCHEMES = ("file",)
-_HINT = "write file:PATH, such as file:release.key"
+TRANSIT = "vault-transit"
+KV = "vault-kv"
+VAULT_SCHEMES = (TRANSIT, KV)
+_ALIAS = "hashivault"
+"""How cosign names a key of the mount ``transit``."""
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_PATH = rf"{_NAME}(?:/{_NAME}){{0,12}}"
+_TRANSIT_PARTS = re.compile(rf"({_PATH})/({_NAME})(?:@([0-9]{{1,9}}))?")
+_KV_PARTS = re.compile(rf"({_NAME})/({_PATH})(?:@([0-9]{{1,9}}))?#({_NAME})")
+_HASHIVAULT = re.compile(rf"({_NAME})(?:@([0-9]{{1,9}}))?")
+_HINT = (
+    "write file:PATH, vault-transit://MOUNT/KEY[@VERSION], hashivault://KEY or"
+    " vault-kv://MOUNT/PATH[@VERSION]#FIELD"
+)
+
+
+@dataclass(frozen=True)
+class VaultKey:
+    """A key in Vault: of a transit mount, or a field of a secret of a KV mount (version 2)."""
+
+    mount: str
+    path: str
+    """Name of the transit key, or path of the secret."""
+    version: int | None = None
+    """The one version to use; None for the newest when the session begins."""
+    field: str | None = None
+    """Of a secret, the member that holds the key."""
 
 
 @dataclass(frozen=True)
@@ -17,15 +43,19 @@ class KeyRef:
 
     scheme: str
     value: str
+    vault: VaultKey | None = None
+    """Of a key in Vault, its parts."""
 
     @classmethod
     def parse(cls, text: str) -> KeyRef:
-        """Parse ``scheme:value``.
+        """Parse ``scheme:value``; ``hashivault://KEY`` becomes ``vault-transit://transit/KEY``.
 
         Raises: UsageError for a scheme that is not known, or nothing after it.
         """
         scheme, colon, value = text.partition(":")
-        if not colon or scheme not in _SCHEMES:
+        if colon and scheme in (*VAULT_SCHEMES, _ALIAS):
+            return _in_vault(scheme, value, text)
+        if not colon or scheme != "file":
             raise UsageError(f"{text[:80]!r} is not a key URI of a known kind", hint=_HINT)
         if not value or "\0" in value:
             raise UsageError("the key URI names no file", hint=_HINT)
@@ -33,8 +63,35 @@ class KeyRef:
 
     @property
     def path(self) -> Path:
-        """The file of a ``file:`` reference."""
+        """The file of a ``file:`` reference. Raises: UsageError for another."""
+        if self.scheme != "file":
+            raise UsageError(f"{self} is not a file", hint="write file:PATH")
         return Path(self.value)
 
     def __str__(self) -> str:
         return f"{self.scheme}:{self.value}"
+
+
+def _in_vault(scheme: str, value: str, text: str) -> KeyRef:
+    key = _vault_key(scheme, value.removeprefix("//")) if value.startswith("//") else None
+    if key is None or key.version == 0:
+        raise UsageError(f"{text[:80]!r} does not name a key in Vault", hint=_HINT)
+    version = f"@{key.version}" if key.version else ""
+    if key.field is not None:
+        return KeyRef(KV, f"//{key.mount}/{key.path}{version}#{key.field}", key)
+    return KeyRef(TRANSIT, f"//{key.mount}/{key.path}{version}", key)
+
+
+def _vault_key(scheme: str, rest: str) -> VaultKey | None:
+    if scheme == _ALIAS:
+        match = _HASHIVAULT.fullmatch(rest)
+        return VaultKey("transit", match[1], _number(match[2])) if match else None
+    if scheme == TRANSIT:
+        match = _TRANSIT_PARTS.fullmatch(rest)
+        return VaultKey(match[1], match[2], _number(match[3])) if match else None
+    match = _KV_PARTS.fullmatch(rest)
+    return VaultKey(match[1], match[2], _number(match[3]), match[4]) if match else None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text else None

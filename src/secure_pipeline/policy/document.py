@@ -299,6 +299,25 @@ class SealRule:
 
 
 @dataclass(frozen=True)
+class SigningRule:
+    """Which keys in Vault may sign, and with which tokens."""
+
+    allow_fetched_keys: bool = field(
+        "Accept keys that leave Vault (vault-kv://…); transit keys never do.", default=False
+    )
+    max_token_ttl: timedelta = field(
+        "A Vault token that lives longer is refused and revoked.", default=timedelta(minutes=15)
+    )
+    token_policies: tuple[str, ...] | None = field(
+        "Vault policies that a token may have; if omitted, all but root.", default=None
+    )
+
+    def __post_init__(self) -> None:
+        if not timedelta(seconds=1) <= self.max_token_ttl <= timedelta(hours=24):
+            raise ValueError("max-token-ttl must be from 1s to 24h")
+
+
+@dataclass(frozen=True)
 class Policy:
     """The whole document."""
 
@@ -318,6 +337,7 @@ class Policy:
     exceptions: tuple[PolicyException, ...] = field("Findings to ignore.", default=())
     builders: tuple[str, ...] = field("builder.id values accepted; empty refuses.", default=())
     seal: SealRule = field("The seal.", default=SealRule())
+    signing: SigningRule = field("Keys in Vault.", default=SigningRule())
     clock_skew: timedelta = field(
         "Evidence dated further ahead than this is no answer.", default=timedelta(minutes=5)
     )

@@ -7,9 +7,10 @@ Signing again uses what is there, so any number of kills ends in the same set.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from secure_pipeline.attestations import dsse, predicates
 from secure_pipeline.attestations.attachments import attach, collect
@@ -34,6 +35,15 @@ NEEDED = ("analyze", "test", "build", "scan")
 """Stages whose results are signed; all of them, each with PASS."""
 
 
+@runtime_checkable
+class StoredKey(Protocol):
+    """A signer whose key lies in a store that numbers its versions."""
+
+    @property
+    def figures(self) -> Mapping[str, str | int]:
+        """``keyUri`` and ``keyVersion``."""
+
+
 @dataclass(frozen=True)
 class SignInputs:
     """What to sign."""
@@ -53,7 +63,8 @@ def sign(inputs: SignInputs, signer: Signer, clock: Clock, on_event: OnEvent) ->
 
     Returns FAIL or INCONCLUSIVE, having written nothing, if a stage result is missing or no
     PASS, has no evidence, or is about another image. Figures: ``digest``, ``statements``
-    (without the seal), ``seal`` (digest of its payload), ``key`` (the key's hint).
+    (without the seal), ``seal`` (digest of its payload), ``key`` (the key's hint); of a key in a
+    store ``keyUri`` and ``keyVersion`` too.
     Raises: VerificationFailed (image altered; other evidence under this run's id),
     Unavailable, and what the signer raises.
     """
@@ -88,6 +99,7 @@ def sign(inputs: SignInputs, signer: Signer, clock: Clock, on_event: OnEvent) ->
             "statements": count,
             "seal": str(Digest.of(seal.payload)),
             "key": session.key.hint,
+            **(signer.figures if isinstance(signer, StoredKey) else {}),
         },
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from secure_pipeline.tools.process import Processes
 if TYPE_CHECKING:
     from secure_pipeline.doctor import Doctor, Places
     from secure_pipeline.interop.readers import InteropReport
+    from secure_pipeline.keys.verify import PublicKey
     from secure_pipeline.oci.reference import ImageReference
     from secure_pipeline.pipeline import Pipeline
     from secure_pipeline.ports import Database
@@ -106,11 +107,13 @@ def _prepared_database(named: str | None) -> Database:
 
 
 @contextmanager
-def open_pipeline(stages: tuple[str, ...], options: Options) -> Iterator[Pipeline]:
+def open_pipeline(
+    stages: tuple[str, ...], options: Options, warn: Callable[[str], None]
+) -> Iterator[Pipeline]:
     """Open the pipeline for these stages. Raises: ConfigError, UsageError, Unavailable."""
     from secure_pipeline.wiring.opening import opened
 
-    with opened(stages, options, _world()) as pipeline:
+    with opened(stages, options, _world(), warn) as pipeline:
         yield pipeline
 
 
@@ -159,6 +162,23 @@ def open_running(request: RunningRequest, options: Options) -> RunningSession:
     from secure_pipeline.wiring.running import RunningSession
 
     return RunningSession(request, options, _world(), open_stores(options.registry), ignore)
+
+
+def vault_public_key(key: str, options: Options, warn: Callable[[str], None]) -> PublicKey:
+    """The public key of a key in Vault. Raises: UsageError, ConfigError, Unavailable, Refused."""
+    from secure_pipeline.wiring import vault
+
+    return vault.public_key(key, options, _world(), warn)
+
+
+def revoke_pending(options: Options, warn: Callable[[str], None]) -> Sequence[tuple[str, str]]:
+    """Revoke the tokens that earlier runs left in Vault: accessors with what became of them.
+
+    Raises: UsageError, ConfigError, Unavailable, Refused.
+    """
+    from secure_pipeline.wiring import vault
+
+    return vault.revoke_pending(options, _world(), warn)
 
 
 def _world() -> World:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import shutil
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.config import BuilderName, Config
@@ -20,7 +22,15 @@ from secure_pipeline.keys.verify import read_public_key
 from secure_pipeline.pipeline import Keys, Ports, Settings
 from secure_pipeline.place import Place, products
 from secure_pipeline.policy.document import Algorithm, LoadedPolicy
-from secure_pipeline.ports import Analyzer, Builder, Clock, Scanner, SourceState, TestRunner
+from secure_pipeline.ports import (
+    Analyzer,
+    Builder,
+    Clock,
+    Scanner,
+    Signer,
+    SourceState,
+    TestRunner,
+)
 from secure_pipeline.records import encode
 from secure_pipeline.tools.buildah import Buildah
 from secure_pipeline.tools.demodb import DemonstrationDatabase
@@ -40,8 +50,12 @@ from secure_pipeline.tools.trivydb import (
     DirectoryDatabase,
     RepositoryDatabase,
 )
+from secure_pipeline.wiring import vault
 from secure_pipeline.wiring.keyless import identity_verifier
 from secure_pipeline.wiring.options import Options, World
+
+if TYPE_CHECKING:
+    from secure_pipeline.adapters.vault import VaultSession
 
 DEMONSTRATION_NAME = "demonstration"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -52,13 +66,25 @@ class Binding:
     """Makes ports from the real tools, each only when it is asked for."""
 
     def __init__(
-        self, config: Config, place: Place, options: Options, world: World, processes: Processes
+        self,
+        config: Config,
+        policy: LoadedPolicy,
+        place: Place,
+        options: Options,
+        world: World,
+        processes: Processes,
+        warn: Callable[[str], None],
     ) -> None:
         self.config = config
+        self.policy = policy
         self.place = place
         self.options = options
         self.world = world
         self.processes = processes
+        self.warn = warn
+        self.run: str | None = None
+        """Id of the run, once it is chosen."""
+        self._session: VaultSession | None = None
         self.clock = SystemClock()
         self.tool = cache(self._locate)
 
@@ -114,22 +140,51 @@ class Binding:
         return digest_of(encode(self._source_of_database().prepare(ignore).record))
 
     def _signer_key(self) -> str:
+        """What a signature depends on; a key in Vault may change, so it is asked each time."""
+        if self._key_ref().vault:
+            return secrets.token_hex(16)
         return sha256_bytes(read_bounded(self._key_path(), local.MAX_KEY_BYTES))
 
-    def _key_path(self) -> Path:
+    def _key_ref(self) -> KeyRef:
         text = self.options.key or self.config.sign.key
         if text is None:
             raise UsageError(
                 "no signing key is named",
                 hint="secure-pipeline keys generate, then --key file:release.key",
             )
+        return KeyRef.parse(text)
+
+    def _key_path(self) -> Path:
         base = self.world.directory if self.options.key else self.place.root
-        return base / KeyRef.parse(text).path
+        return base / self._key_ref().path
 
     def require_key(self) -> None:
         """Fail before any stage runs if there is no key to sign with at the end."""
+        ref = self._key_ref()
+        if ref.vault:
+            vault.check_rule(ref, self.policy.policy.signing)
+            self._vault()
+            return
         self._signer_key()
         self._password()
+
+    def close(self) -> None:
+        """End what was opened: the token of Vault is revoked."""
+        if self._session is not None:
+            self._session.close()
+
+    def _vault(self) -> VaultSession:
+        """The session with Vault, which logs in when it is first used."""
+        if self._session is None:
+            self._session = vault.vault_session(
+                self.world,
+                self.place.state,
+                self.policy.policy.signing,
+                stage="sign",
+                run=self.run,
+                warn=self.warn,
+            )
+        return self._session
 
     def _password(self) -> str:
         password = local.password_from(self.world.environment)
@@ -139,8 +194,17 @@ class Binding:
             )
         return password
 
-    def _signer(self) -> local.LocalSigner:
-        return local.load(self._key_path(), self._password())
+    def _signer(self) -> Signer:
+        ref = self._key_ref()
+        if not ref.vault:
+            return local.load(self._key_path(), self._password())
+        return vault.vault_signer(
+            self._vault(),
+            ref,
+            self.policy.policy.signing,
+            self.world.environment,
+            vault.pinned_keys(self.policy),
+        )
 
     def _trusted(
         self, policy: LoadedPolicy, stages: tuple[str, ...]
@@ -148,6 +212,11 @@ class Binding:
         """The operator's own key, when the policy names none: only one given by the operator."""
         if policy.policy.keys or "verify" not in stages or self.options.key is None:
             return ()
+        if self._key_ref().vault:
+            raise UsageError(
+                "the policy names no key, and one in Vault is not trusted only for being there",
+                hint="secure-pipeline keys show KEY, and put it under 'keys' of the --policy",
+            )
         key = read_public_key(local.public_path_of(self._key_path()))
         return ((key.pem, key.algorithm),)
 

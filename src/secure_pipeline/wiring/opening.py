@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,9 +34,12 @@ BUILDER_ID = "https://secure-pipeline.dev/builder/local/v1"
 
 
 @contextmanager
-def opened(stages: tuple[str, ...], options: Options, world: World) -> Iterator[Pipeline]:
+def opened(
+    stages: tuple[str, ...], options: Options, world: World, warn: Callable[[str], None]
+) -> Iterator[Pipeline]:
     """Open the pipeline for these stages; a whole run holds the state directory for itself.
 
+    ``warn`` tells people what is left to do. Whatever was opened is ended with the pipeline.
     Raises: ConfigError, UsageError, Unavailable.
     """
     path = (options.config or configuration.find(world.directory)).absolute()
@@ -46,16 +49,18 @@ def opened(stages: tuple[str, ...], options: Options, world: World) -> Iterator[
     if options.image:
         ImageReference.parse(options.image)
     cancelled = threading.Event()
-    binding = Binding(config, place, options, world, Processes(cancelled))
+    binding = Binding(config, policy, place, options, world, Processes(cancelled), warn)
     if "sign" in stages:
         binding.require_key()
     with ExitStack() as stack:
+        stack.callback(binding.close)
         _prepare(place.state)
         if len(stages) > 1:
             stack.enter_context(_alone(place.state / "lock"))
         source = binding.source()
         header = _header(config, path, policy, source)
         run = _choose(RunStore(place.runs), header, stages, options)
+        binding.run = run.id
         settings = binding.settings(policy, stages)
         yield Pipeline(config, policy, place, settings, source, run, binding.ports(), cancelled)
 

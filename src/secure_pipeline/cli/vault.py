@@ -1,0 +1,35 @@
+"""``secure-pipeline vault``."""
+
+from __future__ import annotations
+
+import typer
+
+from secure_pipeline.cli._options import JsonOption, PolicyOption, StateOption
+from secure_pipeline.errors import ExitCode
+
+app = typer.Typer(help="What is left in Vault.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """What is left in Vault."""
+
+
+@app.command("revoke-pending")
+def revoke_pending(
+    policy: PolicyOption = None, state: StateOption = None, as_json: JsonOption = False
+) -> ExitCode:
+    """Revoke the tokens that runs which were killed have left in Vault."""
+    from secure_pipeline.cli._output import Output
+    from secure_pipeline.wiring import revoke_pending
+    from secure_pipeline.wiring.options import Options
+
+    out = Output(as_json=as_json)
+    ended = revoke_pending(Options(policy=policy, state=state), out.warn)
+    for accessor, what in ended:
+        out.text(f"token {accessor}: {what}")
+    if not ended:
+        out.text("no token is left")
+    left = [accessor for accessor, what in ended if what not in ("revoked", "gone already")]
+    out.document("PendingTokens", {"tokens": [{"accessor": a, "ended": w} for a, w in ended]})
+    return ExitCode.UNAVAILABLE if left else ExitCode.PASS
