@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from secure_pipeline.attestations.predicates import RunContext
+from secure_pipeline.audit.log import FileLedger
 from secure_pipeline.cache import Cache
 from secure_pipeline.config import Config
 from secure_pipeline.errors import ConfigError, UsageError
@@ -41,6 +42,7 @@ from secure_pipeline.records import encode
 from secure_pipeline.report import dashboard
 from secure_pipeline.run import Executor, Results, RunOutcome, Task
 from secure_pipeline.runs import Run, RunStore, dump_result
+from secure_pipeline.signing import Recording, sign_recorded
 from secure_pipeline.stages import analyze, build, scan, sign, test, verify
 from secure_pipeline.stages.result import StageResult
 
@@ -70,6 +72,8 @@ class Ports:
     signer: Callable[[], Signer]
     identities: Callable[[LoadedPolicy], IdentityVerifier | None]
     """What checks identities that the policy names; None if it names none."""
+    ledger: Callable[[], FileLedger]
+    """Where the use of keys is recorded."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,10 @@ class Settings:
     trusted: tuple[tuple[bytes, Any], ...]
     """(PEM, algorithm) of keys that the operator trusts beside the policy's."""
     image: str | None
+    signing_key: str
+    """URI of the key; empty if none is named."""
+    anchor: Path | None
+    """File that signed heads of the ledger are kept in."""
     use_cache: bool
     program: str
     """Digest of this program's own code: another program is another answer."""
@@ -288,7 +296,10 @@ class Pipeline:
                 results=tuple(results[n].result for n in sign.NEEDED if n in results),
                 required=required,
             )
-            return sign.sign(inputs, self.ports.signer(), self.ports.clock, on_event)
+            recording = Recording(
+                self.ports.ledger(), self.settings.signing_key, self.settings.anchor
+            )
+            return sign_recorded(inputs, recording, self.ports.signer, self.ports.clock, on_event)
 
         def depends(results: Results) -> Mapping[str, Any]:
             return {

@@ -32,8 +32,9 @@ SIGN = "https://sigstore.dev/cosign/sign/v1"
 VSA = "https://slsa.dev/verification_summary/v1"
 SEAL = f"{NAMESPACE}/attestation/seal/v1"
 PROMOTION = f"{NAMESPACE}/attestation/promotion/v1"
+LEDGER_HEAD = f"{NAMESPACE}/attestation/ledger-head/v1"
 
-AFTER_SEAL = frozenset({SEAL, VSA, PROMOTION})
+AFTER_SEAL = frozenset({SEAL, VSA, PROMOTION, LEDGER_HEAD})
 """Types that a run may add after its seal: verdicts about the evidence, not evidence."""
 
 RUN_MEMBER = "securePipeline_run"
@@ -145,6 +146,7 @@ _TIMES = {
     SPDX: ("creationInfo", "created"),
     VSA: ("timeVerified",),
     SEAL: ("sealedAt",),
+    LEDGER_HEAD: ("takenAt",),
 }
 _STARTED = {"finishedOn": "startedOn", "scanFinishedOn": "scanStartedOn"}
 

@@ -45,7 +45,7 @@ def execute(
     for name, path in (export or {}).items():
         _export(output, outcome, name, path)
     if destination and outcome.code is ExitCode.PASS:
-        document["pushed"] = _push(output, pipeline, outcome, destination)
+        document["pushed"] = _push(output, pipeline, outcome, destination, options)
     output.document("Run" if len(stages) > 1 else "Stage", document)
     return outcome.code
 
@@ -58,14 +58,24 @@ def _destination(push: str, options: Options) -> Destination:
     return parse_destination(push, open_stores(options.registry))
 
 
-def _push(output: Output, pipeline: Pipeline, outcome: RunOutcome, destination: Destination) -> str:
+def _push(
+    output: Output,
+    pipeline: Pipeline,
+    outcome: RunOutcome,
+    destination: Destination,
+    options: Options,
+) -> str:
     from secure_pipeline.oci.layout import Layout
     from secure_pipeline.oci.reference import ImageReference
+    from secure_pipeline.wiring import open_audit
     from secure_pipeline.wiring.copying import copy_to
 
     image = ImageReference.parse(pipeline.image(outcome) or "")
     layout = Layout.open(pipeline.place.layout)
-    pushed, copied = copy_to(destination, layout, image.digest, output.text)
+    audit = open_audit(options)
+    with audit.pushing(destination.name, image.digest, pipeline.run.id) as details:
+        pushed, copied = copy_to(destination, layout, image.digest, output.text)
+        details |= {"blobs": copied.blobs, "referrers": copied.referrers, "tag": destination.tag}
     output.text(f"pushed {pushed} with {copied.referrers} referrers, {len(copied.tags)} tags")
     return pushed
 

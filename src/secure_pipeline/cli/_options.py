@@ -94,6 +94,22 @@ PushOption = Annotated[
         envvar="SECURE_PIPELINE_PUSH",
     ),
 ]
+LedgerOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger",
+        help="Ledger of what is done with keys; ledger.jsonl in the state directory by default.",
+        envvar="SECURE_PIPELINE_LEDGER",
+    ),
+]
+AnchorOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger-anchor",
+        help="File, best on another machine, that signed heads of the ledger are added to.",
+        envvar="SECURE_PIPELINE_LEDGER_ANCHOR",
+    ),
+]
 ImageArgument = Annotated[
     str | None,
     typer.Argument(

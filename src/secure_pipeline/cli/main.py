@@ -15,6 +15,7 @@ import typer
 from secure_pipeline import __version__
 from secure_pipeline.cli import (
     analyze,
+    audit,
     base,
     build,
     copy,
@@ -80,6 +81,7 @@ for command in (
 app.add_typer(tools.app, name="tools")
 app.add_typer(base.app, name="base")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.add_typer(vault.app, name="vault")
 
 

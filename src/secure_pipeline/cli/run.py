@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from secure_pipeline.cli._options import (
+    AnchorOption,
     ConfigOption,
     DatabaseOption,
     JsonOption,
     KeyOption,
+    LedgerOption,
     PlainHttpOption,
     PolicyOption,
     PushOption,
@@ -33,6 +35,8 @@ def run(
         bool, typer.Option("--no-cache", help="Execute every stage; reuse and keep nothing.")
     ] = False,
     push: PushOption = None,
+    ledger: LedgerOption = None,
+    ledger_anchor: AnchorOption = None,
     registry_ca: RegistryCaOption = None,
     plain_http: PlainHttpOption = False,
     realm: RealmOption = None,
@@ -46,5 +50,6 @@ def run(
     options = Options(
         config=config, policy=policy, state=state, run=run, key=key, database=database,
         cache=not no_cache, registry=RegistryOptions(registry_ca, plain_http, tuple(realm or ())),
+        ledger=ledger, anchor=ledger_anchor,
     )  # fmt: skip
     return execute(tuple(GRAPH), options, as_json=as_json, push=push)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from secure_pipeline.cli._options import (
+    AnchorOption,
     ConfigOption,
     ImageArgument,
     JsonOption,
     KeyOption,
+    LedgerOption,
     PlainHttpOption,
     PolicyOption,
     PushOption,
@@ -26,6 +28,8 @@ def sign(
     state: StateOption = None,
     run: RunOption = None,
     push: PushOption = None,
+    ledger: LedgerOption = None,
+    ledger_anchor: AnchorOption = None,
     registry_ca: RegistryCaOption = None,
     plain_http: PlainHttpOption = False,
     realm: RealmOption = None,
@@ -38,5 +42,6 @@ def sign(
     options = Options(
         config=config, policy=policy, state=state, run=run, image=image, key=key,
         registry=RegistryOptions(registry_ca, plain_http, tuple(realm or ())),
+        ledger=ledger, anchor=ledger_anchor,
     )  # fmt: skip
     return execute(("sign",), options, as_json=as_json, push=push)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from secure_pipeline.stages.explain import Explanation
     from secure_pipeline.stages.result import StageResult
     from secure_pipeline.tools.install import Installer
+    from secure_pipeline.wiring.auditing import Audit
     from secure_pipeline.wiring.interop import InteropRequest
     from secure_pipeline.wiring.options import Options, RegistryOptions, World
     from secure_pipeline.wiring.running import RunningRequest, RunningSession
@@ -179,6 +180,13 @@ def revoke_pending(options: Options, warn: Callable[[str], None]) -> Sequence[tu
     from secure_pipeline.wiring import vault
 
     return vault.revoke_pending(options, _world(), warn)
+
+
+def open_audit(options: Options) -> Audit:
+    """The ledger that a command line means. Raises: nothing before it is used."""
+    from secure_pipeline.wiring.auditing import Audit
+
+    return Audit(options, _world(), open_stores(options.registry))
 
 
 def _world() -> World:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secure_pipeline.adapters.clock import SystemClock
+from secure_pipeline.audit.log import FileLedger
 from secure_pipeline.config import BuilderName, Config
 from secure_pipeline.data import data_path
 from secure_pipeline.errors import ConfigError, Unavailable, UsageError
@@ -51,6 +52,7 @@ from secure_pipeline.tools.trivydb import (
     RepositoryDatabase,
 )
 from secure_pipeline.wiring import vault
+from secure_pipeline.wiring.auditing import LEDGER, open_ledger
 from secure_pipeline.wiring.keyless import identity_verifier
 from secure_pipeline.wiring.options import Options, World
 
@@ -99,7 +101,13 @@ class Binding:
             scanner=self._scanner,
             signer=self._signer,
             identities=identity_verifier,
+            ledger=self.ledger,
         )
+
+    def ledger(self) -> FileLedger:
+        """The ledger of this state directory, or the one that was named."""
+        named = self.options.ledger
+        return open_ledger(self.world.directory / named if named else self.place.state / LEDGER)
 
     def settings(self, policy: LoadedPolicy, stages: tuple[str, ...]) -> Settings:
         """What the operator chose, resolved."""
@@ -110,6 +118,8 @@ class Binding:
             secret_values=self._secret_values(),
             trusted=self._trusted(policy, stages),
             image=self.options.image,
+            signing_key=self.options.key or self.config.sign.key or "",
+            anchor=self.options.anchor and self.world.directory / self.options.anchor,
             use_cache=self.options.cache,
             program=_program_digest(),
         )

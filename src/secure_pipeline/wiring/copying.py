@@ -28,23 +28,13 @@ class Destination:
     tag: str | None
 
 
-def copy(
-    source: str, destination: str, stores: Stores, on_progress: Callable[[str], None]
-) -> tuple[str, Copied]:
-    """Copy an image; return its new name by digest, and what it took.
-
-    From ``HOST/NAME@sha256:…`` or ``layout:DIR[@sha256:…]`` to ``HOST/NAME[:TAG]`` or
-    ``layout:DIR[:TAG]``.
-    Raises: UsageError, ConfigError, VerificationFailed, Inconclusive, Unavailable.
-    """
-    image, digest = _source(source, stores)
-    return copy_to(parse_destination(destination, stores), image, digest, on_progress)
-
-
 def copy_to(
     place: Destination, source: Source, digest: Digest, on_progress: Callable[[str], None]
 ) -> tuple[str, Copied]:
-    """Copy an image to a destination that was opened before. Raises: like ``copy``."""
+    """Copy an image; return its new name by digest, and what it took.
+
+    Raises: VerificationFailed, Inconclusive, Unavailable.
+    """
     copied = copy_image(source, digest, place.target, tag=place.tag, on_progress=on_progress)
     return f"{place.name}@{digest}", copied
 
@@ -65,7 +55,11 @@ def parse_destination(text: str, stores: Stores) -> Destination:
     return Destination(stores.repository(name), name, tag)
 
 
-def _source(text: str, stores: Stores) -> tuple[Source, Digest]:
+def open_source(text: str, stores: Stores) -> tuple[Source, Digest]:
+    """Open ``HOST/NAME@sha256:…`` or ``layout:DIR[@sha256:…]``.
+
+    Raises: UsageError, ConfigError, VerificationFailed, Unavailable.
+    """
     if not text.startswith(LAYOUT):
         reference = ImageReference.parse(text)
         return stores.source(reference.name, None), reference.digest

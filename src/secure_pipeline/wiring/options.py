@@ -37,6 +37,9 @@ class Options:
     database: str | None = None
     cache: bool = True
     registry: RegistryOptions = RegistryOptions()
+    ledger: Path | None = None
+    anchor: Path | None = None
+    """File that signed heads of the ledger are kept in."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""The sign stage between its intent and its conclusion, and the ledger's head beside the image.
+
+Whoever cuts entries off the ledger afterwards is caught by the head: it is signed evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from secure_pipeline.audit import checkpoint
+from secure_pipeline.audit.entry import Outcome, Value
+from secure_pipeline.audit.log import FileLedger
+from secure_pipeline.audit.recording import recorded
+from secure_pipeline.events import OnEvent, Progress
+from secure_pipeline.keys.verify import PublicKey
+from secure_pipeline.oci.layout import Layout
+from secure_pipeline.policy.document import Algorithm
+from secure_pipeline.ports import Clock, SecretUse, Signer
+from secure_pipeline.stages import sign
+from secure_pipeline.stages.result import StageResult, Verdict
+
+_FILE = "file:"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What the sign stage records, and where."""
+
+    ledger: FileLedger
+    key: str
+    """URI of the signing key."""
+    anchor: Path | None
+    """File that the ledger's signed head is added to, besides the image's evidence."""
+
+
+def sign_recorded(
+    inputs: sign.SignInputs,
+    recording: Recording,
+    open_signer: Callable[[], Signer],
+    clock: Clock,
+    on_event: OnEvent,
+) -> StageResult:
+    """Sign as ``stages.sign`` does, each step recorded before it happens.
+
+    Raises: Unavailable if something cannot be recorded, and then nothing is signed; like
+    ``stages.sign.sign``.
+    """
+    ledger, run = recording.ledger, inputs.context.run_id
+    use = SecretUse("sign", sign.STAGE, str(inputs.image), run, {"key": recording.key})
+    with recorded(ledger, use) as details:
+        signer = _opened(recording, run, open_signer)
+        result = sign.sign(inputs, signer, clock, on_event)
+        details.update(_outcome(result))
+    if result.verdict is Verdict.PASS:
+        on_event(Progress(sign.STAGE, "anchoring the ledger"))
+        _anchor(inputs, recording, signer, clock)
+    return result
+
+
+def _opened(recording: Recording, run: str, open_signer: Callable[[], Signer]) -> Signer:
+    """Open the key. One in a file is decrypted here; other stores record what they do."""
+    if not recording.key.startswith(_FILE):
+        return open_signer()
+    use = SecretUse("fetch", sign.STAGE, recording.key, run)
+    with recorded(recording.ledger, use) as details:
+        signer = open_signer()
+        algorithm = Algorithm(signer.algorithm)
+        details["keyId"] = PublicKey("signer", algorithm, signer.public_key_der).hint
+    return signer
+
+
+def _outcome(result: StageResult) -> dict[str, Value]:
+    if result.verdict is not Verdict.PASS:
+        return {"outcome": Outcome.REFUSED.value, "reason": result.summary}
+    names = {"key": "keyId", "seal": "seal", "statements": "statements"}
+    return {name: result.figures[figure] for figure, name in names.items()}
+
+
+def _anchor(inputs: sign.SignInputs, recording: Recording, signer: Signer, clock: Clock) -> None:
+    """Sign the head, which holds all of this run so far, and put it where it is safe."""
+    use = SecretUse("sign", sign.STAGE, "ledger", inputs.context.run_id, {"key": recording.key})
+    with recorded(recording.ledger, use) as details:
+        head = recording.ledger.head()
+        envelope = checkpoint.sign_head(head, inputs.image, inputs.context, signer, clock)
+        layout = Layout.open(inputs.layout)
+        checkpoint.attach_head(layout, inputs.image, envelope, signer, clock)
+        if recording.anchor is not None:
+            checkpoint.keep(recording.anchor, envelope)
+        details |= {"seq": head.seq, "hash": head.hash}
