@@ -192,6 +192,7 @@ class Binding:
                 self.policy.policy.signing,
                 stage="sign",
                 run=self.run,
+                ledger=self.ledger(),
                 warn=self.warn,
             )
         return self._session
