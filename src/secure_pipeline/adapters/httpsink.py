@@ -70,7 +70,7 @@ class HttpClient:
     def alive(self) -> None:
         """Ask whether it answers. Raises: Unavailable."""
         with self._request("HEAD", None) as answer:
-            if answer.status >= 500:
+            if not 200 <= answer.status < 300 and answer.status not in (404, 405):
                 raise Unavailable(f"answered with status {answer.status}", where=self.where)
 
     def _request(self, method: str, body: bytes | None) -> Answer:
@@ -81,6 +81,7 @@ class HttpClient:
             body=body,
             grant=self._grant,
             retry=False,
+            follow=False,
         )
 
     def _failure(self, answer: Answer) -> Exception:

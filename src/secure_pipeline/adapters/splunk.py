@@ -28,8 +28,8 @@ SOURCETYPE = "secure-pipeline:ledger"
 MAX_EVENT = 64 << 10
 """Bytes of one entry; a larger one is sent as a note with its digest."""
 _ANSWER = 256 << 10
-LIMITS = HttpLimits(total=60.0, redirects=0)
-"""Of the client to use: no redirect is followed, not even where no token is sent (AUD-11)."""
+LIMITS = HttpLimits(total=60.0)
+"""Of one request."""
 _TOKEN = re.compile(r"[!-~]{8,200}\Z")
 
 _WORDS = {
@@ -124,6 +124,7 @@ class SplunkClient:
             body=body,
             grant=self._grant,
             retry=False,
+            follow=False,
         ) as answer:
             found = _object(answer)
             if found is None and answer.status == 200:
@@ -136,6 +137,7 @@ class SplunkClient:
             "GET",
             self._address.base + HEALTH,
             retry=False,
+            follow=False,
         ) as answer:
             if answer.status != 200:
                 raise Unavailable(self.words(answer.status, _object(answer)), where=self.where)

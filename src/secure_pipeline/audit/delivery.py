@@ -256,24 +256,31 @@ class Delivery:
         return None
 
     def _open(self) -> Iterator[LedgerEvent]:
-        """The entries after what was sent; the last of those must still be there (AUD-01)."""
         sent = self._ready[-1][0] if self._ready else self._sent
-        if sent is None:
-            return self._source.events(self._first, 0)
-        stream = self._source.events(sent.sequence, sent.offset)
-        found = next(stream, None)
-        if found is None or found.position != sent:
-            raise VerificationFailed(
-                f"entry {sent.sequence} is not the one that was delivered before: "
-                "the ledger was cut or replaced",
-                hint="to deliver this ledger from its beginning all the same: --from 0",
-            )
-        return stream
+        return self._source.events(self._first, 0) if sent is None else after(self._source, sent)
 
     def _check(self, event: LedgerEvent) -> None:
         before = self._ready[-1][0] if self._ready else self._sent
         if before is not None and event.sequence != before.sequence + 1:
             raise VerificationFailed(f"entry {event.sequence} follows entry {before.sequence}")
+
+
+def after(source: Source, position: Position | None) -> Iterator[LedgerEvent]:
+    """The entries after one that was delivered, which must still be there (AUD-01).
+
+    Raises: VerificationFailed, as ``Source.events``.
+    """
+    if position is None:
+        return source.events(0, 0)
+    stream = source.events(position.sequence, position.offset)
+    found = next(stream, None)
+    if found is None or found.position != position:
+        raise VerificationFailed(
+            f"entry {position.sequence} is not the one that was delivered before: "
+            "the ledger was cut or replaced",
+            hint="to deliver this ledger from its beginning all the same: --from 0",
+        )
+    return stream
 
 
 def drive(
