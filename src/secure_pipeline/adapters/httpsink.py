@@ -32,7 +32,7 @@ class HttpAddress:
 
     def __post_init__(self) -> None:
         if self.token is not None and not _TOKEN.match(self.token):
-            raise ConfigError("is no token", hint="one line of printable characters")
+            raise ConfigError("the token is none", hint="one line of printable characters")
 
 
 class HttpClient:

@@ -77,7 +77,9 @@ class SplunkAddress:
 
     def __post_init__(self) -> None:
         if not _TOKEN.match(self.token):
-            raise ConfigError("is no token of a collector", hint="one line, without 'Splunk '")
+            raise ConfigError(
+                "the token is not one of a collector", hint="one line, without 'Splunk '"
+            )
 
 
 class SplunkClient:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from secure_pipeline.cli import _ledger
+from secure_pipeline.cli import _ledger, auditship
 from secure_pipeline.cli._options import (
     ConfigOption,
     JsonOption,
@@ -210,3 +210,6 @@ def checkpoint(
     output.text(f"{to}: entry {head.seq}, {head.hash}")
     output.document("LedgerHead", {"origin": head.origin, "seq": head.seq, "hash": head.hash})
     return ExitCode.PASS
+
+
+app.command()(auditship.ship)

@@ -44,7 +44,9 @@ def run(
 ) -> ExitCode:
     """Run all stages and verify the image."""
     from secure_pipeline.cli._execute import execute
+    from secure_pipeline.cli._output import Output
     from secure_pipeline.run import GRAPH
+    from secure_pipeline.wiring import shipping_behind
     from secure_pipeline.wiring.options import Options, RegistryOptions
 
     options = Options(
@@ -52,4 +54,5 @@ def run(
         cache=not no_cache, registry=RegistryOptions(registry_ca, plain_http, tuple(realm or ())),
         ledger=ledger, anchor=ledger_anchor,
     )  # fmt: skip
-    return execute(tuple(GRAPH), options, as_json=as_json, push=push)
+    with shipping_behind(options, Output(as_json=as_json).warn):
+        return execute(tuple(GRAPH), options, as_json=as_json, push=push)

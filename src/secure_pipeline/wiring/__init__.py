@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from secure_pipeline.stages.result import StageResult
     from secure_pipeline.tools.install import Installer
     from secure_pipeline.wiring.auditing import Audit
+    from secure_pipeline.wiring.destinations import ShipOptions
     from secure_pipeline.wiring.interop import InteropRequest
     from secure_pipeline.wiring.options import Options, RegistryOptions, World
     from secure_pipeline.wiring.running import RunningRequest, RunningSession
+    from secure_pipeline.wiring.shipping import Shipper
     from secure_pipeline.wiring.stores import Stores
     from secure_pipeline.wiring.verifying import VerifyTarget
 
@@ -187,6 +189,22 @@ def open_audit(options: Options) -> Audit:
     from secure_pipeline.wiring.auditing import Audit
 
     return Audit(options, _world(), open_stores(options.registry))
+
+
+def open_shipper(options: Options, ship: ShipOptions) -> Shipper:
+    """What delivers the ledger elsewhere. Raises: UsageError, ConfigError, Unavailable."""
+    from secure_pipeline.wiring import shipping
+
+    return shipping.open_shipper(options, ship, _world())
+
+
+@contextmanager
+def shipping_behind(options: Options, warn: Callable[[str], None]) -> Iterator[None]:
+    """Deliver the ledger in the background, if the environment says where. Raises: nothing."""
+    from secure_pipeline.wiring import shipping
+
+    with shipping.shipping(options, _world(), warn):
+        yield
 
 
 def _world() -> World:
