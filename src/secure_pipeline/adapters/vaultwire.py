@@ -79,7 +79,7 @@ class VaultServer:
     """Allow ``http://``, on this machine only (VLT-11)."""
     peers: tuple[str, ...] = ()
     """Addresses of other nodes that a redirect (307) may lead to."""
-    seconds: float = 30.0
+    seconds: float = 15.0
     """Deadline of each call, its body included."""
     patience: float = 10.0
     """How long a server that cannot answer yet is asked again, in all."""
