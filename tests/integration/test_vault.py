@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,8 +17,11 @@ from secure_pipeline.adapters.vault import TokenRule, VaultSession
 from secure_pipeline.adapters.vaultlogin import AppRole, Login, PersonToken
 from secure_pipeline.adapters.vaultpending import PendingTokens
 from secure_pipeline.adapters.vaultwire import Refused, VaultServer
-from secure_pipeline.errors import PolicyDenied, Unavailable, VerificationFailed
+from secure_pipeline.audit.entry import Actor
+from secure_pipeline.audit.log import FileLedger
+from secure_pipeline.errors import ConfigError, PolicyDenied, Unavailable, VerificationFailed
 from secure_pipeline.keys.uri import KeyRef
+from secure_pipeline.keys.vault_kv import fetch
 from secure_pipeline.keys.vault_transit import VaultTransitSigner
 
 pytestmark = pytest.mark.integration
@@ -198,3 +202,37 @@ def test_vlt_11_the_wrong_authority_is_not_trusted(vault: RealVault, tmp_path: P
         session(vault, approle(vault), tmp_path, server=server(vault, ca=other)),
     ):
         pass
+
+
+def test_what_a_session_does_is_in_the_ledger(vault: RealVault, tmp_path: Path) -> None:
+    """Login, fetching and signing are recorded before they happen, as the entity of Vault's."""
+    vault.api("POST", "secret/data/release", {"data": {"key": "no key at all"}})
+    path = tmp_path / "ledger.jsonl"
+    ledger = FileLedger(path, Actor("os", "me", verified=False), SystemClock())
+    with session(vault, approle(vault), tmp_path, ledger=ledger, run="r-1") as open_session:
+        VaultTransitSigner(open_session, KEY).sign(b"message")
+        with pytest.raises(ConfigError, match="no private key"):
+            fetch(open_session, KeyRef.parse("vault-kv://secret/release#key"), lambda: "")
+    _, *entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(entry["action"], entry["kind"]) for entry in entries] == [
+        (action, kind) for action in ("login", "sign", "fetch") for kind in ("intent", "conclusion")
+    ]
+    assert [entry["actor"]["kind"] for entry in entries] == ["os"] * 2 + ["vault"] * 4
+    assert all(entry["actor"]["verified"] for entry in entries[2:])
+    signed = entries[3]["details"]
+    assert entries[2]["details"]["version"] == 1
+    assert entries[2]["details"]["requestHash"].startswith("sha256:")
+    assert signed["requestId"]
+    assert entries[5]["details"]["version"] == 1
+
+
+def test_nothing_is_signed_that_cannot_be_recorded(vault: RealVault, tmp_path: Path) -> None:
+    """Where the ledger cannot be written, no login happens."""
+    login = approle(vault)
+    before = vault.accessors()
+    actor = Actor("os", "me", verified=False)
+    ledger = FileLedger(Path("/proc/ledger.jsonl"), actor, SystemClock())
+    with pytest.raises(Unavailable), session(vault, login, tmp_path, ledger=ledger):
+        pass
+    assert vault.accessors() == before
+    assert vault.status("POST", "sys/wrapping/lookup", {"token": login.wrapped}, "") == 200

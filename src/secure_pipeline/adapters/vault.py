@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from hvac.api.auth_methods import Token as TokenApi
 from hvac.api.secrets_engines import KvV2, Transit
@@ -20,11 +20,21 @@ from secure_pipeline.adapters.vaulthealth import require_health
 from secure_pipeline.adapters.vaultlogin import Auth, Login, log_in
 from secure_pipeline.adapters.vaultpending import PendingToken, PendingTokens, pending_token
 from secure_pipeline.adapters.vaultwire import Refused, VaultServer, VaultWire, check_path
-from secure_pipeline.audit.entry import Value
+from secure_pipeline.audit.entry import Actor, Outcome, Value
 from secure_pipeline.audit.recording import recorded
 from secure_pipeline.errors import PipelineError, PolicyDenied, Unavailable
 from secure_pipeline.ports import Clock, Ledger, SecretUse
 from secure_pipeline.shape import member
+
+ENDED = ("revoked", "gone already")
+"""What became of a token that is no more."""
+
+
+class ActingLedger(Ledger, Protocol):
+    """A ledger that can be written to in the name of somebody who was verified."""
+
+    def acting_as(self, actor: Actor) -> Ledger:
+        """The same ledger for entries of another caller."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +57,23 @@ class VaultSession:
         pending: PendingTokens,
         *,
         rule: TokenRule | None = None,
-        ledger: Ledger | None = None,
+        ledger: ActingLedger | None = None,
         stage: str = "sign",
         run: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """``pending``: where tokens are noted until they are revoked. ``warn`` tells people."""
+        """``pending``: where tokens are noted until they are revoked. ``warn`` tells people.
+
+        ``ledger``: where uses are recorded, after the login as those of the verified entity.
+        """
         self.server = server
         self._login = login
         self._clock = clock
         self._pending = pending
         self._rule = rule or TokenRule()
-        self._ledger = ledger
+        self._ledger: Ledger | None = ledger
+        self._acting = ledger
         self._stage = stage
         self._run = run
         self._sleep = sleep
@@ -101,6 +115,7 @@ class VaultSession:
             with self.recorded(use) as details:
                 self._take(log_in(self._wire, self._login, self._rule.seconds))
                 details.update(self._identity())
+            self._be_known()
 
     def close(self) -> None:
         """Revoke the token. What cannot be revoked stays noted, and people are told."""
@@ -178,7 +193,9 @@ class VaultSession:
         """
         self._open_auth()
         return tuple(
-            (token, self._revoke(token)) for token in self._pending.all() if token != self._note
+            (token, self._recorded_revocation(token))
+            for token in self._pending.all()
+            if token != self._note
         )
 
     def recorded(self, use: SecretUse) -> AbstractContextManager[dict[str, Value]]:
@@ -208,6 +225,11 @@ class VaultSession:
                 hint="change the role in Vault: token_ttl, token_max_ttl, token_type=service",
             )
 
+    def _be_known(self) -> None:
+        """From here on the ledger names whom Vault has verified, instead of this machine's user."""
+        if self._acting is not None and self._auth is not None and self._auth.entity:
+            self._ledger = self._acting.acting_as(Actor("vault", self._auth.entity, verified=True))
+
     def _revoke_self(self, auth: Auth) -> None:
         try:
             TokenApi(self._wire).revoke_self()
@@ -229,9 +251,17 @@ class VaultSession:
             self._pending.forget(self._note)
             self._note = None
 
+    def _recorded_revocation(self, token: PendingToken) -> str:
+        use = self.use("revoke", f"{token.address}#{token.accessor}", {})
+        with self.recorded(use) as details:
+            ended = details["ended"] = self._revoke(token)
+            if ended not in ENDED:
+                details["outcome"] = Outcome.FAILED.value
+        return ended
+
     def _revoke(self, token: PendingToken) -> str:
         if (token.address, token.namespace) != (self.server.address, self.server.namespace):
-            return f"is of another server: {token.address}"
+            return f"not revoked: it is of another server, {token.address}"
         try:
             answer = TokenApi(self._wire).revoke_accessor(token.accessor)
         except PipelineError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secure_pipeline import config as configuration
 from secure_pipeline.adapters.clock import SystemClock
+from secure_pipeline.audit.log import FileLedger
 from secure_pipeline.data import data_path
 from secure_pipeline.errors import ConfigError, PolicyDenied, UsageError
 from secure_pipeline.files import read_bounded
@@ -17,8 +18,8 @@ from secure_pipeline.keys.uri import KV, KeyRef
 from secure_pipeline.policy import document
 from secure_pipeline.policy.document import LoadedPolicy, SigningRule
 from secure_pipeline.policy.trust import trusted_signers
-from secure_pipeline.ports import Ledger
-from secure_pipeline.wiring.options import STATE, Options, World
+from secure_pipeline.wiring.auditing import ledger_path, open_ledger
+from secure_pipeline.wiring.options import Options, World
 
 if TYPE_CHECKING:
     from secure_pipeline.adapters.vault import TokenRule, VaultSession
@@ -39,7 +40,7 @@ _LOGINS = "approle, github, jwt, kubernetes or token"
 
 def vault_session(
     world: World, state: Path, rule: SigningRule, *, stage: str, warn: Callable[[str], None],
-    run: str | None = None, ledger: Ledger | None = None,
+    run: str | None = None, ledger: FileLedger | None = None,
 ) -> VaultSession:  # fmt: skip
     """A session that logs in when it is first used.
 
@@ -86,7 +87,9 @@ def public_key(key: str, options: Options, world: World, warn: Callable[[str], N
     ref = KeyRef.parse(key)
     rule = _policy(options).policy.signing
     state = state_directory(options, world)
-    with vault_session(world, state, rule, stage="keys show", warn=warn) as session:
+    ledger = open_ledger(ledger_path(options, world))
+    opened = vault_session(world, state, rule, stage="keys show", warn=warn, ledger=ledger)
+    with opened as session:
         signer = vault_signer(session, ref, rule, world.environment, None)
         return signer.public_key(str(ref))
 
@@ -101,7 +104,9 @@ def revoke_pending(
     if not PendingTokens(state / PENDING).all():
         return ()
     rule = _policy(options).policy.signing
-    with vault_session(world, state, rule, stage="vault revoke-pending", warn=warn) as session:
+    ledger = open_ledger(ledger_path(options, world))
+    stage = "vault revoke-pending"
+    with vault_session(world, state, rule, stage=stage, warn=warn, ledger=ledger) as session:
         return tuple((token.accessor, ended) for token, ended in session.revoke_pending())
 
 
@@ -185,13 +190,8 @@ def token_rule(rule: SigningRule) -> TokenRule:
 
 
 def state_directory(options: Options, world: World) -> Path:
-    """The state directory of commands that need no configuration: beside it if there is one."""
-    if options.state:
-        return options.state.absolute()
-    try:
-        return configuration.find(world.directory).parent / STATE
-    except (ConfigError, UsageError):
-        return world.directory / STATE
+    """Where commands of no run note tokens: beside the ledger that they write to by default."""
+    return ledger_path(replace(options, ledger=None), world).parent
 
 
 def _default_login(environment: Mapping[str, str]) -> str:
