@@ -99,6 +99,7 @@ def environment(shared: Path) -> dict[str, str]:
         "SECURE_PIPELINE_KEY_PASSWORD": PASSWORD,
         "SECURE_PIPELINE_POLICY": str(shared / "policy" / "release.yaml"),
         "SECURE_PIPELINE_DATABASE": "demonstration",
+        "XDG_STATE_HOME": str(shared / "state"),
     }
 
 
