@@ -17,12 +17,13 @@ from hvac.api.auth_methods import Token as TokenApi
 from hvac.api.secrets_engines import KvV2, Transit
 
 from secure_pipeline.adapters.vaulthealth import require_health
-from secure_pipeline.adapters.vaultlogin import Auth, Login, log_in
+from secure_pipeline.adapters.vaultlogin import Auth, Login, PersonToken, log_in
 from secure_pipeline.adapters.vaultpending import PendingToken, PendingTokens, pending_token
 from secure_pipeline.adapters.vaultwire import Refused, VaultServer, VaultWire, check_path
 from secure_pipeline.audit.entry import Actor, Outcome, Value
 from secure_pipeline.audit.recording import recorded
 from secure_pipeline.errors import PipelineError, PolicyDenied, Unavailable
+from secure_pipeline.policy.rotation import Issued
 from secure_pipeline.ports import Clock, Ledger, SecretUse
 from secure_pipeline.shape import member
 
@@ -82,6 +83,7 @@ class VaultSession:
         self._auth: Auth | None = None
         self._note: PendingToken | None = None
         self._until = 0.0
+        self._logged_in = clock.now()
         self._closed = False
         self._lock = threading.RLock()
 
@@ -163,6 +165,23 @@ class VaultSession:
         answer = Transit(self._wire).read_key(name=key, mount_point=mount)
         return dict(member(answer, "data", dict, f"{mount}/keys/{key}"))
 
+    def transit_rotate(self, mount: str, key: str) -> str:
+        """Add a version to a transit key; the request's id. Raises: Refused, Unavailable."""
+        self.require()
+        check_path(mount, "the mount")
+        check_path(key, "the key")
+        answer = Transit(self._wire).rotate_key(name=key, mount_point=mount)
+        return str(answer.get("request_id") or "")
+
+    def transit_least_version(self, mount: str, key: str, version: int) -> None:
+        """Let no version below this one sign. Raises: Refused, Unavailable."""
+        self.require()
+        check_path(mount, "the mount")
+        check_path(key, "the key")
+        Transit(self._wire).update_key_configuration(
+            name=key, min_encryption_version=version, mount_point=mount
+        )
+
     def transit_sign(self, mount: str, key: str, parameters: Mapping[str, Any]) -> tuple[str, str]:
         """Sign with a transit key; return the signature as Vault writes it and the request's id.
 
@@ -185,6 +204,26 @@ class VaultSession:
             path=path, version=version, mount_point=mount, raise_on_deleted_version=True
         )
         return dict(member(answer, "data", dict, f"{mount}/data/{path}"))
+
+    def kv_metadata(self, mount: str, path: str) -> dict[str, Any]:
+        """What a KV version 2 mount says about a secret's versions. Raises: Refused."""
+        self._open_auth()
+        check_path(mount, "the mount")
+        check_path(path, "the path")
+        answer = KvV2(self._wire).read_secret_metadata(path=path, mount_point=mount)
+        return dict(member(answer, "data", dict, f"{mount}/metadata/{path}"))
+
+    def issued(self) -> tuple[Issued, ...]:
+        """What was logged in with, and when it was made: the token, and an AppRole's secret-id.
+
+        Raises: like ``open``.
+        """
+        auth = self._open_auth()
+        # A person's token is as old as the one it was made from; others were made by the login.
+        personal = isinstance(self._login, PersonToken)
+        created = auth.created if personal else self._logged_in
+        token = Issued("token", "the Vault token", created)
+        return (token, auth.secret_id) if auth.secret_id else (token,)
 
     def revoke_pending(self) -> tuple[tuple[PendingToken, str], ...]:
         """Revoke every noted token of this server but this session's own.
@@ -211,6 +250,7 @@ class VaultSession:
         self._wire.token = auth.token
         self._auth = auth
         self._until = self._clock.monotonic() + auth.seconds
+        self._logged_in = self._clock.now()
         if auth.owned and auth.accessor:
             self._note = pending_token(
                 self.server.address, self.server.namespace, auth.accessor, auth.seconds, self._clock

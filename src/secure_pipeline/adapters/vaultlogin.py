@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,6 +13,7 @@ from hvac.api import auth_methods
 from secure_pipeline.adapters.http import Grant, HttpLimits, Origin, Transport
 from secure_pipeline.adapters.vaultwire import Refused, VaultWire, check_path
 from secure_pipeline.errors import ConfigError, Unavailable, VerificationFailed
+from secure_pipeline.policy.rotation import Issued, read_moment
 from secure_pipeline.shape import member, optional, parse_object
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
@@ -93,6 +95,10 @@ class Auth:
     request_id: str | None = None
     owned: bool = True
     """Whether it was made for this session, which then ends it."""
+    created: datetime | None = None
+    """Of a person's token, when it was made; None for one that the login has made just now."""
+    secret_id: Issued | None = None
+    """Of an AppRole, the secret-id and when it was made."""
 
 
 def check_text(text: str, what: str, where: str) -> str:
@@ -114,9 +120,10 @@ def log_in(wire: VaultWire, login: Login, maximum: int) -> Auth:
     check_path(login.role, "the role")
     check_path(login.mount, "the mount of the login")
     if isinstance(login, AppRole):
-        secret = _unwrap(wire, login)
+        secret, made = _unwrap(wire, login)
         answer = auth_methods.AppRole(wire).login(login.role_id, secret, False, login.mount)
-    elif isinstance(login, KubernetesRole):
+        return replace(read_auth(answer, f"auth/{login.mount}/login"), secret_id=made)
+    if isinstance(login, KubernetesRole):
         answer = auth_methods.Kubernetes(wire).login(login.role, login.jwt, False, login.mount)
     else:
         jwt = login.jwt if isinstance(login, JwtRole) else _github_token(login, wire)
@@ -126,8 +133,8 @@ def log_in(wire: VaultWire, login: Login, maximum: int) -> Auth:
     return read_auth(answer, f"auth/{login.mount}/login")
 
 
-def _unwrap(wire: VaultWire, login: AppRole) -> str:
-    """Unwrap the secret-id: looked at first, taken once."""
+def _unwrap(wire: VaultWire, login: AppRole) -> tuple[str, Issued]:
+    """Unwrap the secret-id: looked at first, taken once. It was made with its wrapping token."""
     where = f"{wire.server.address}: {login.expected_path}"
     # (1) a wrapping token that is gone was unwrapped by somebody else, or expired unused
     try:
@@ -150,7 +157,9 @@ def _unwrap(wire: VaultWire, login: AppRole) -> str:
         )
     except Refused as error:
         raise _stolen("the wrapping token was used by somebody else", error, where) from None
-    return str(member(member(unwrapped, "data", dict, where), "secret_id", str, where))
+    secret = str(member(member(unwrapped, "data", dict, where), "secret_id", str, where))
+    made = read_moment(data.get("creation_time"))
+    return secret, Issued("secret-id", f"the secret-id of the role {login.role}", made)
 
 
 def _stolen(message: str, error: Refused, where: str) -> VerificationFailed:
@@ -201,7 +210,7 @@ def _person(wire: VaultWire, login: PersonToken, maximum: int) -> Auth:
         answer = wire.request("post", "/v1/auth/token/create", json=options)
     finally:
         wire.token = None
-    return read_auth(answer, "auth/token/create")
+    return replace(read_auth(answer, "auth/token/create"), created=own.created)
 
 
 def _looked_up(wire: VaultWire, token: str) -> Auth:
@@ -217,6 +226,7 @@ def _looked_up(wire: VaultWire, token: str) -> Auth:
         policies=tuple(str(policy) for policy in policies),
         entity=optional(data, "entity_id", str, where) or None,
         owned=False,
+        created=read_moment(data.get("creation_time")),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from secure_pipeline.adapters.vault import VaultSession
@@ -16,16 +17,20 @@ from secure_pipeline.errors import ConfigError, PolicyDenied, VerificationFailed
 from secure_pipeline.files import canonical_json, sha256_bytes
 from secure_pipeline.keys import local
 from secure_pipeline.keys.uri import KeyRef
+from secure_pipeline.policy.rotation import Issued, read_moment
 from secure_pipeline.shape import member
 
 
 class VaultKvSigner(local.LocalSigner):
     """Signs with a fetched key; implements ports.Signer."""
 
-    def __init__(self, signer: local.LocalSigner, ref: KeyRef, version: int) -> None:
+    def __init__(
+        self, signer: local.LocalSigner, ref: KeyRef, version: int, created: datetime | None
+    ) -> None:
         super().__init__(signer.private_key, signer.kind)
         self.ref = ref
         self.version = version
+        self.created = created
 
     def __repr__(self) -> str:
         return f"VaultKvSigner({self.ref}, version {self.version})"
@@ -34,6 +39,11 @@ class VaultKvSigner(local.LocalSigner):
     def figures(self) -> dict[str, str | int]:
         """Which secret and version, for the result of a stage."""
         return {"keyUri": str(self.ref), "keyVersion": self.version}
+
+    @property
+    def issued(self) -> Issued:
+        """The version that signs, and when it was written."""
+        return Issued("key", f"version {self.version} of {self.ref}", self.created)
 
 
 def fetch(
@@ -60,7 +70,8 @@ def fetch(
     }
     with session.recorded(session.use("fetch", str(ref), details)) as done:
         data = session.kv_read(key.mount, key.path, key.version)
-        version = member(member(data, "metadata", dict, str(ref)), "version", int, str(ref))
+        metadata = member(data, "metadata", dict, str(ref))
+        version = member(metadata, "version", int, str(ref))
         done["version"] = version
         text = _field(data, key.field, str(ref))
     if key.version is not None and version != key.version:
@@ -70,7 +81,8 @@ def fetch(
         raise PolicyDenied(
             f"version {version} of the secret holds none of the policy's keys", where=str(ref)
         )
-    return VaultKvSigner(signer, ref, version)
+    # Of this version; the secret's updated_time would also change without a new key.
+    return VaultKvSigner(signer, ref, version, read_moment(metadata.get("created_time")))
 
 
 def forbid_core_dumps() -> None:

@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from secure_pipeline.adapters.vault import VaultSession
@@ -21,6 +22,7 @@ from secure_pipeline.files import canonical_json, sha256_bytes
 from secure_pipeline.keys.uri import KeyRef, VaultKey
 from secure_pipeline.keys.verify import PublicKey, load_any_public_key
 from secure_pipeline.policy.document import Algorithm
+from secure_pipeline.policy.rotation import Issued, read_moment
 from secure_pipeline.shape import member
 
 _SIGNATURE = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]{1,2000}={0,2})")
@@ -54,8 +56,9 @@ class VaultTransitSigner:
         self._key: VaultKey = ref.vault
         where = str(ref)
         data = session.transit_key(self._key.mount, self._key.path)
-        self.version = _choose(data, self._key.version, where)
-        self._public = _public(data, self.version, where)
+        self.version = choose(data, self._key.version, where)
+        self.created = created_of(data, self.version)
+        self._public = public_of(data, self.version, where)
         if pinned is not None and self._public.der not in pinned:
             raise PolicyDenied(
                 f"version {self.version} of the key is none of the policy's keys",
@@ -86,6 +89,11 @@ class VaultTransitSigner:
     def figures(self) -> dict[str, str | int]:
         """Which key and version, for the result of a stage."""
         return {"keyUri": str(self.ref), "keyVersion": self.version}
+
+    @property
+    def issued(self) -> Issued:
+        """The version that signs, and when it was made."""
+        return Issued("key", f"version {self.version} of {self.ref}", self.created)
 
     def sign(self, message: bytes) -> bytes:
         """Sign ``message``; ECDSA signatures are DER.
@@ -152,8 +160,11 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _choose(data: Mapping[str, Any], wanted: int | None, where: str) -> int:
-    """The version to sign with: the one named, or the newest, as a number."""
+def choose(data: Mapping[str, Any], wanted: int | None, where: str) -> int:
+    """The version to sign with: the one named, or the newest, compared as numbers.
+
+    Raises: ConfigError if the key cannot sign, or this version may not; VerificationFailed.
+    """
     if not member(data, "supports_signing", bool, where):
         raise ConfigError("is a key that cannot sign", where=where, hint="type=ecdsa-p256")
     latest = member(data, "latest_version", int, where)
@@ -171,7 +182,15 @@ def _choose(data: Mapping[str, Any], wanted: int | None, where: str) -> int:
     return version
 
 
-def _public(data: Mapping[str, Any], version: int, where: str) -> PublicKey:
+def created_of(data: Mapping[str, Any], version: int) -> datetime | None:
+    """When a version of a transit key was made; None if Vault does not tell it."""
+    versions = data.get("keys")
+    entry = versions.get(str(version)) if isinstance(versions, dict) else None
+    return read_moment(entry.get("creation_time")) if isinstance(entry, dict) else None
+
+
+def public_of(data: Mapping[str, Any], version: int, where: str) -> PublicKey:
+    """The public key of one version. Raises: ConfigError, VerificationFailed (none is shown)."""
     kind = member(data, "type", str, where)
     versions = member(data, "keys", dict, where)
     if kind not in _KINDS or len(versions) > _MAX_VERSIONS:

@@ -15,6 +15,7 @@ from pathlib import Path
 from secure_pipeline.documents import MAX_BYTES, Size, decode, field, parse_yaml
 from secure_pipeline.files import read_bounded, sha256_bytes
 from secure_pipeline.findings import Severity
+from secure_pipeline.policy.rotation import RotationRule
 
 OPERATOR = "operator"
 """Id of a key or identity that the operator gives on the command line."""
@@ -338,6 +339,7 @@ class Policy:
     builders: tuple[str, ...] = field("builder.id values accepted; empty refuses.", default=())
     seal: SealRule = field("The seal.", default=SealRule())
     signing: SigningRule = field("Keys in Vault.", default=SigningRule())
+    rotation: RotationRule = field("How old those may be.", default=RotationRule())
     clock_skew: timedelta = field(
         "Evidence dated further ahead than this is no answer.", default=timedelta(minutes=5)
     )

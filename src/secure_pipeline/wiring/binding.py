@@ -209,13 +209,7 @@ class Binding:
         ref = self._key_ref()
         if not ref.vault:
             return local.load(self._key_path(), self._password())
-        return vault.vault_signer(
-            self._vault(),
-            ref,
-            self.policy.policy.signing,
-            self.world.environment,
-            vault.pinned_keys(self.policy),
-        )
+        return vault.young_signer(self._vault(), ref, self.policy, self.world.environment)
 
     def _trusted(
         self, policy: LoadedPolicy, stages: tuple[str, ...]

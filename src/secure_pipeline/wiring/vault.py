@@ -17,6 +17,7 @@ from secure_pipeline.keys import local
 from secure_pipeline.keys.uri import KV, KeyRef
 from secure_pipeline.policy import document
 from secure_pipeline.policy.document import LoadedPolicy, SigningRule
+from secure_pipeline.policy.rotation import check_ages
 from secure_pipeline.policy.trust import trusted_signers
 from secure_pipeline.wiring.auditing import ledger_path, open_ledger
 from secure_pipeline.wiring.options import Options, World
@@ -66,13 +67,30 @@ def vault_signer(
     session: VaultSession, ref: KeyRef, rule: SigningRule, environment: Mapping[str, str],
     pinned: tuple[bytes, ...] | None,
 ) -> VaultTransitSigner | VaultKvSigner:  # fmt: skip
-    """The signer of a key in Vault. Raises: PolicyDenied where the policy forbids fetched keys."""
+    """The signer of a key in Vault, whatever its age.
+
+    Raises: PolicyDenied where the policy forbids fetched keys.
+    """
     from secure_pipeline.keys import vault_kv, vault_transit
 
     check_rule(ref, rule)
     if ref.scheme == KV:
         return vault_kv.fetch(session, ref, lambda: _password(environment), pinned)
     return vault_transit.VaultTransitSigner(session, ref, pinned)
+
+
+def young_signer(
+    session: VaultSession, ref: KeyRef, policy: LoadedPolicy, environment: Mapping[str, str]
+) -> VaultTransitSigner | VaultKvSigner:
+    """The signer of a key that the policy pins, once nothing that is used is too old.
+
+    Raises: PolicyDenied (too old, not pinned), Inconclusive (age unknown); like ``vault_signer``.
+    """
+    rules, now = policy.policy, SystemClock().now
+    check_ages(session.issued(), rules.rotation, now(), rules.clock_skew)
+    signer = vault_signer(session, ref, rules.signing, environment, pinned_keys(policy))
+    check_ages([signer.issued], rules.rotation, now(), rules.clock_skew)
+    return signer
 
 
 def pinned_keys(policy: LoadedPolicy) -> tuple[bytes, ...] | None:
