@@ -136,6 +136,7 @@ class Collector:
     seen: list[Request] = field(default_factory=list)
     waiting: list[_Waiting] = field(default_factory=list)
     channels: dict[str, _Channel] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def restart(self) -> None:
         """Crash: what waits is lost, channels are forgotten; the index stays."""
@@ -146,12 +147,13 @@ class Collector:
         """Index what has waited long enough."""
         if self.stuck:
             return
-        due = [item for item in self.waiting if item.due <= self.now()]
-        for item in due:
-            self.waiting.remove(item)
-            self.indexed += item.events
-            if item.channel is not None:
-                item.channel.done.add(item.number)
+        with self.lock:
+            due = [item for item in self.waiting if item.due <= self.now()]
+            for item in due:
+                self.waiting.remove(item)
+                self.indexed += item.events
+                if item.channel is not None:
+                    item.channel.done.add(item.number)
 
     def entries(self) -> dict[str, list[str]]:
         """What is indexed: the id of an entry to its events' texts."""
@@ -343,7 +345,6 @@ class _DirectAnswer:
 @contextmanager
 def serving(collector: Collector, tls: Authority | None = None) -> Iterator[str]:
     """Serve on a port of 127.0.0.1; gives the base address."""
-    lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -354,7 +355,7 @@ def serving(collector: Collector, tls: Authority | None = None) -> Iterator[str]
             headers = {name.lower(): text for name, text in self.headers.items()}
             request = Request(self.command, self.path, headers, self.rfile.read(length))
             try:
-                with lock:
+                with collector.lock:
                     reply = collector.handle(request)
             except Gone:
                 self.close_connection = True

@@ -123,14 +123,15 @@ class Delivery:
         return Progress(self._acknowledged, waiting, self._again, self._position, self._trouble)
 
     def step(self) -> float | None:
-        """Do what can be done now; return the seconds to wait, or None once all is acknowledged.
+        """Do one thing of each kind; return the seconds to wait, or None once all is acknowledged.
 
         Raises: VerificationFailed (the ledger is wrong; what comes before is delivered),
         Refused, Inconclusive, ConfigError (from the destination), Unavailable (the cursor).
         """
         self._poll()
         self._expire()
-        self._send()
+        if self._send() and len(self._flights) < self._window and not self._ended:
+            return 0.0
         if self._flights or self._ready or not self._ended:
             return max(_LEAST, self._next() - self._now())
         if self._broken is not None:
@@ -183,29 +184,36 @@ class Delivery:
         if self._flights and self._flights[0].sent <= due:
             self._go_back(Lost(f"no acknowledgement within {self.limits.acknowledge:g} seconds"))
 
-    def _send(self) -> None:
-        while len(self._flights) < self._window and self._now() >= self._send_at:
-            batch = self._fill()
-            if not batch:
-                return
-            try:
-                ticket = self._sink.send([part for _, part in batch])
-            except Busy as error:
-                return self._pause(error, error.after)
-            except TooLarge as error:
-                if len(batch) == 1:
-                    raise Refused(
-                        f"entry {batch[0][0].sequence} alone is too large for it", where=error.where
-                    ) from error
-                self._batch = len(batch) // 2
-                continue
-            except Unavailable as error:
-                return self._go_back(error)
+    def _send(self) -> bool:
+        """Send the next batch, if it is time for one; True if it was taken."""
+        if len(self._flights) >= self._window or self._now() < self._send_at:
+            return False
+        batch = self._fill()
+        if not batch:
+            return False
+        try:
+            ticket = self._sink.send([part for _, part in batch])
+        except Busy as error:
+            self._pause(error, error.after)
+        except TooLarge as error:
+            self._halve(batch, error)
+        except Unavailable as error:
+            self._go_back(error)
+        else:
             del self._ready[: len(batch)]
             self._sent = batch[-1][0]
             self._flights.append(_Flight(ticket, self._sent, len(batch), self._now()))
             self._poll_wait = _FIRST_POLL
             self._poll_at = self._now() + _FIRST_POLL
+            return True
+        return False
+
+    def _halve(self, batch: list[tuple[Position, bytes]], error: TooLarge) -> None:
+        if len(batch) == 1:
+            raise Refused(
+                f"entry {batch[0][0].sequence} alone is too large for it", where=error.where
+            ) from error
+        self._batch = len(batch) // 2
 
     def _pause(self, error: Unavailable, least: float = 0.0) -> None:
         """Wait before the next attempt: growing, bounded, never two alike."""

@@ -68,6 +68,8 @@ class Shipper:
         self.path = path
         self._ship = ship
         self._sink, self.destination = open_sink(ship, environment)
+        self._unclear = False
+        """A delivery ended with batches that were not acknowledged."""
         self.spool = Spool(path.with_name(f"{path.name}.shipped"), self.destination)
 
     def ship(
@@ -90,7 +92,6 @@ class Shipper:
         with self._held(until, stopped, sleep):
             found = ledgers(self.path)
             for ledger in found:
-                self._sink.renew()
                 delivery = Delivery(
                     ledger,
                     self._sink,
@@ -99,9 +100,13 @@ class Shipper:
                     jitter=random.SystemRandom().random,
                     begin=self._ship.begin if ledger is found[-1] else None,
                 )
+                if self._unclear:
+                    self._sink.renew()
+                self._unclear = True
                 done = drive(
                     delivery, now=time.monotonic, sleep=sleep, until=until, stopped=stopped
                 )
+                self._unclear = not done
                 result.add(delivery.progress, done)
                 if not done:
                     return result

@@ -123,7 +123,7 @@ class World:
         self.check()
         if wait is None:
             return True
-        assert wait > 0
+        assert wait >= 0
         self.clock.sleep(min(wait, 30.0))
         return False
 
