@@ -25,6 +25,9 @@ MAX_LINE_BYTES = 256 << 10
 MAX_TEXT = 512
 """Characters of one text; what is longer is cut and named by its digest."""
 MAX_DETAILS = 24
+UNWRITTEN = b"\0"
+"""What a file shows where a power failure kept a page from the disk; no line has it. A last line
+with it was never acknowledged, because its fsync never returned: it is a torn tail."""
 _MAX_INTEGER = 2**53 - 1
 _CUT = 400
 
@@ -200,7 +203,7 @@ def _entry(value: Mapping[str, Any]) -> Entry:
 
 def instant(time: datetime) -> str:
     """Write a time as RFC 3339 in UTC with milliseconds."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03}Z"
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def request_hash(method: str, path: str, role: str, parameters: Mapping[str, Value]) -> str:
@@ -234,8 +237,11 @@ def _members(entry: Entry) -> dict[str, Any]:
     }
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _pattern() -> re.Pattern[bytes]:

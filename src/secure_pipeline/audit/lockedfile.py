@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from secure_pipeline.audit.entry import MAX_LINE_BYTES
+from secure_pipeline.audit.entry import MAX_LINE_BYTES, UNWRITTEN
 from secure_pipeline.errors import Unavailable, VerificationFailed
 
 _TAIL_BYTES = 4 << 10
@@ -73,18 +73,22 @@ def _lock(descriptor: int, kind: int, deadline: float, path: Path) -> None:
 
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except OSError:
         return False
 
 
 def split(descriptor: int, size: int, where: str) -> tuple[int, bytes]:
-    """Return (bytes up to the last line end, bytes behind it)."""
+    """Return (bytes up to the end of the last whole line, the torn bytes behind it)."""
     data = _before(descriptor, size, MAX_LINE_BYTES, b"\n")
     if b"\n" not in data and size > MAX_LINE_BYTES:
         raise altered("what is at its end is longer than an entry", where)
     torn = data.rpartition(b"\n")[2]
-    return size - len(torn), torn
+    whole = size - len(torn)
+    if not torn and whole and UNWRITTEN in (last := last_line(descriptor, whole, where)):
+        torn = last + b"\n"
+        whole -= len(torn)
+    return whole, torn
 
 
 def last_line(descriptor: int, end: int, where: str) -> bytes:

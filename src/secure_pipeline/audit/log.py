@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from secure_pipeline.audit import entry
@@ -74,6 +74,17 @@ class _Tail:
     """Bytes after the last line end."""
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """What an entry says, before its place in the chain is known."""
+
+    kind: Kind
+    use: SecretUse
+    details: Mapping[str, Value]
+    intent: str | None = None
+    outcome: Outcome | None = None
+
+
 class FileLedger:
     """A ledger in a file; implements ports.Ledger."""
 
@@ -82,6 +93,7 @@ class FileLedger:
     ) -> None:
         self.path = path
         self.actor = actor
+        self._pending = path.with_name(f"{path.name}.torn")
         self._clock = clock
         self._wait = wait
         self._uses: dict[str, SecretUse] = {}
@@ -99,7 +111,7 @@ class FileLedger:
         Raises: Unavailable (full, read-only, busy), VerificationFailed (the last entry is
         altered). Then it must not happen.
         """
-        intent = self._append(self._entry(Kind.INTENT, use, details=use.details))
+        intent = self._append(_Draft(Kind.INTENT, use, use.details))
         self._uses[intent] = use
         return intent
 
@@ -111,11 +123,7 @@ class FileLedger:
         Raises: Unavailable, also for an intent that is not in this ledger; VerificationFailed.
         """
         use = self._uses.get(intent) or self._earlier(intent)
-        self._append(
-            self._entry(
-                Kind.CONCLUSION, use, details=details, intent=intent, outcome=Outcome(outcome)
-            )
-        )
+        self._append(_Draft(Kind.CONCLUSION, use, details, intent, Outcome(outcome)))
         self._uses.pop(intent, None)
 
     def head(self) -> Head:
@@ -158,18 +166,19 @@ class FileLedger:
                 "previousSha256": sha256_file(self.path),
                 "previousDamage": damage,
             }
-            self._replace(sealed, self._opening(details))
+            self._replace(sealed, _opening(details))
             return sealed
 
     # --- appending ---------------------------------------------------------------------
 
-    def _append(self, new: Entry) -> str:
+    def _append(self, new: _Draft) -> str:
         """Append one entry behind whatever is there; its hash.
 
         Raises: Unavailable, VerificationFailed.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._named:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._refused(error) from error
         with exclusive(self.path, self._wait, create=True) as descriptor:
@@ -178,9 +187,9 @@ class FileLedger:
                 self._make_name_durable()
             return written.hash
 
-    def _write(self, descriptor: int, tail: _Tail, new: Entry) -> _Tail:
+    def _write(self, descriptor: int, tail: _Tail, new: _Draft) -> _Tail:
         """Write an entry behind the tail and wait for the disk; on failure nothing is left."""
-        line = _line(replace(new, seq=tail.seq + 1, prev=tail.hash, time=self._clock.now()))
+        line = self._line(new, tail.seq + 1, tail.hash)
         data = line.data + b"\n"
         try:
             write_all(descriptor, data)
@@ -207,7 +216,7 @@ class FileLedger:
             except OSError as error:
                 raise self._refused(error) from error
         if tail.size == 0:
-            tail = self._write(descriptor, tail, self._opening({}))
+            tail = self._write(descriptor, tail, _opening({}))
         if self._pending.exists():
             tail = self._record_torn(descriptor, tail)
         return tail
@@ -218,8 +227,7 @@ class FileLedger:
         final = self.path.with_name(f"{self.path.name}.{digest[:16]}.torn")
         details: dict[str, Value] = {"file": final.name, "bytes": len(torn), "sha256": digest}
         if not self._is_recorded(descriptor, tail, details):
-            recovered = self._entry(Kind.RECOVERED, _own("recover"), details=details)
-            tail = self._write(descriptor, tail, recovered)
+            tail = self._write(descriptor, tail, _Draft(Kind.RECOVERED, _own("recover"), details))
         self._rename(self._pending, final)
         return tail
 
@@ -237,10 +245,6 @@ class FileLedger:
             return False
         line = last_line(descriptor, tail.size, str(self.path))
         return dict(entry.read(line).details) == dict(details)
-
-    @property
-    def _pending(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.torn")
 
     # --- reading the end -----------------------------------------------------------------
 
@@ -280,42 +284,31 @@ class FileLedger:
 
     # --- making entries and files --------------------------------------------------------
 
-    def _entry(
-        self,
-        kind: Kind,
-        use: SecretUse,
-        *,
-        details: Mapping[str, Value],
-        intent: str | None = None,
-        outcome: Outcome | None = None,
-    ) -> Entry:
-        """An entry whose place in the chain is not known yet."""
+    def _line(self, new: _Draft, seq: int, prev: str) -> Line:
+        """The entry at its place in the chain. Raises: Unavailable if no line can hold it."""
         try:
-            return Entry(
-                seq=0,
-                prev=NO_HASH,
-                time=self._clock.now(),
-                kind=kind,
-                action=use.action,
-                stage=use.stage,
-                subject=use.subject,
-                actor=self.actor,
-                run=use.run,
-                intent=intent,
-                outcome=outcome,
-                details=details,
+            return entry.write(
+                Entry(
+                    seq=seq,
+                    prev=prev,
+                    time=self._clock.now(),
+                    kind=new.kind,
+                    action=new.use.action,
+                    stage=new.use.stage,
+                    subject=new.use.subject,
+                    actor=self.actor,
+                    run=new.use.run,
+                    intent=new.intent,
+                    outcome=new.outcome,
+                    details=new.details,
+                )
             )
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise Unavailable(f"cannot be recorded: {error}", where=str(self.path)) from None
 
-    def _opening(self, details: Mapping[str, Value]) -> Entry:
-        """The first entry; its nonce makes it, and so the ledger's name, unique."""
-        nonce = {"nonce": secrets.token_hex(16)}
-        return self._entry(Kind.OPENED, _own("open"), details={**nonce, **details})
-
-    def _replace(self, sealed: Path, opening: Entry) -> None:
+    def _replace(self, sealed: Path, opening: _Draft) -> None:
         """Give the present file another name and put a new ledger in its place."""
-        line = _line(opening)
+        line = self._line(opening, 0, NO_HASH)
         try:
             os.link(self.path, sealed)
         except FileExistsError as error:
@@ -346,11 +339,9 @@ class FileLedger:
         return unavailable(error, self.path)
 
 
-def _line(item: Entry) -> Line:
-    try:
-        return entry.write(item)
-    except (ValueError, TypeError) as error:
-        raise Unavailable(f"cannot be recorded: {error}") from None
+def _opening(details: Mapping[str, Value]) -> _Draft:
+    """The first entry; its nonce makes it, and so the ledger's name, unique."""
+    return _Draft(Kind.OPENED, _own("open"), {"nonce": secrets.token_hex(16), **details})
 
 
 def _own(action: str) -> SecretUse:

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from secure_pipeline.audit import entry
-from secure_pipeline.audit.entry import MAX_LINE_BYTES, Entry, InvalidEntry, Kind, UnknownVersion
+from secure_pipeline.audit.entry import (
+    MAX_LINE_BYTES,
+    UNWRITTEN,
+    Entry,
+    InvalidEntry,
+    Kind,
+    UnknownVersion,
+)
 from secure_pipeline.errors import Inconclusive, VerificationFailed
 
 BUFFER_BYTES = 1 << 20
@@ -83,6 +90,8 @@ def entries(path: Path, start: int = 0, *, offset: int = 0) -> Iterator[Stored]:
                     raise VerificationFailed(
                         "longer than an entry", where=f"{path} at byte {offset}"
                     )
+                return
+            if UNWRITTEN in data and offset + len(data) == size:
                 return
             link = _scan(data[:-1], before, first=offset == 0, where=f"{path} at byte {offset}")
             if link.seq >= start:

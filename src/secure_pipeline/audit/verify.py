@@ -16,6 +16,7 @@ from secure_pipeline.audit import entry
 from secure_pipeline.audit.entry import (
     MAX_LINE_BYTES,
     NO_HASH,
+    UNWRITTEN,
     InvalidEntry,
     Kind,
     Link,
@@ -123,6 +124,9 @@ class _Walk:
             except UnknownVersion as error:
                 return self._damage(Fault.UNKNOWN, str(error))
             except InvalidEntry as error:
+                if UNWRITTEN in data and self.offset + len(data) == self.size:
+                    self.torn = len(data)
+                    return None
                 return self._damage(Fault.EDITED, str(error))
             if link.seq != self.count or link.prev != self.expected:
                 return self._misplaced(link)

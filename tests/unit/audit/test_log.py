@@ -113,6 +113,21 @@ def test_aud_03_a_torn_tail_is_moved_aside_and_recorded(log, torn):
     assert verify(log.path).exit_code is ExitCode.PASS
 
 
+def test_aud_03_a_page_that_never_reached_the_disk_is_a_torn_tail(log):
+    """After a power failure the last line may have its end, and zeros before it."""
+    log.intend(USE)
+    before = log.path.read_bytes()
+    torn = b"\0" * 300 + b'"time":"2026"}\n'
+    log.path.write_bytes(before + torn)
+    assert verify(log.path).torn == len(torn)
+    assert len(list(entries(log.path))) == 2
+    log.intend(USE)
+    assert kinds(log) == ["opened", "intent", "recovered", "intent"]
+    assert [path.read_bytes() for path in log.path.parent.glob("*.torn")] == [torn]
+    log.path.write_bytes(before.replace(b'"kind"', b'"k\0nd"', 1) + before.splitlines()[1])
+    assert verify(log.path).damage.seq == 0
+
+
 def test_aud_03_a_torn_first_entry_leaves_an_empty_ledger(log):
     """A writer killed in its very first write: the ledger is opened again, the bytes are kept."""
     log.path.write_bytes(b'{"act')
