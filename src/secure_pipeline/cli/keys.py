@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secure_pipeline.cli import keysvault
 from secure_pipeline.cli._options import JsonOption, PolicyOption, StateOption
 from secure_pipeline.errors import ExitCode, UsageError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from secure_pipeline.cli._output import Output
     from secure_pipeline.keys.verify import PublicKey
 
-app = typer.Typer(help="Signing keys, in cosign's encrypted format.", no_args_is_help=True)
+app = typer.Typer(help="Signing keys: in files, and in Vault.", no_args_is_help=True)
 
 
 @app.command()
@@ -73,6 +74,10 @@ def show(
         public = signer.public_key(path.name)
     _show_whole(out, public)
     return ExitCode.PASS
+
+
+app.command()(keysvault.status)
+app.command()(keysvault.rotate)
 
 
 def _prompt(*, confirm: bool) -> str:

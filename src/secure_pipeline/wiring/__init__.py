@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from secure_pipeline.wiring.auditing import Audit
     from secure_pipeline.wiring.destinations import ShipOptions
     from secure_pipeline.wiring.interop import InteropRequest
+    from secure_pipeline.wiring.keys import KeyStatus, Rotated
     from secure_pipeline.wiring.options import Options, RegistryOptions, World
     from secure_pipeline.wiring.running import RunningRequest, RunningSession
     from secure_pipeline.wiring.shipping import Shipper
@@ -182,6 +183,23 @@ def revoke_pending(options: Options, warn: Callable[[str], None]) -> Sequence[tu
     from secure_pipeline.wiring import vault
 
     return vault.revoke_pending(options, _world(), warn)
+
+
+def key_status(key: str | None, options: Options, warn: Callable[[str], None]) -> KeyStatus:
+    """How old a key in Vault is, the configured one by default.
+
+    Raises: UsageError, ConfigError, Unavailable, Refused.
+    """
+    from secure_pipeline.wiring import keys
+
+    return keys.status(key, options, _world(), warn)
+
+
+def rotate_key(key: str, options: Options, warn: Callable[[str], None]) -> Rotated:
+    """Add a version to a transit key. Raises: UsageError, ConfigError, Unavailable, Refused."""
+    from secure_pipeline.wiring import keys
+
+    return keys.rotate(key, options, _world(), warn)
 
 
 def open_audit(options: Options) -> Audit:
