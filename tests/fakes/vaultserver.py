@@ -24,6 +24,7 @@ path "transit/keys/{key}" {{ capabilities = ["read"] }}
 path "transit/sign/{key}" {{ capabilities = ["update"] }}
 path "transit/sign/{key}/*" {{ capabilities = ["update"] }}
 path "secret/data/{key}" {{ capabilities = ["read"] }}
+path "secret/data/{key}-*" {{ capabilities = ["read"] }}
 path "auth/token/revoke-accessor" {{ capabilities = ["update"] }}
 """
 
