@@ -164,7 +164,7 @@ def test_cosign_accepts_the_evidence_of_a_real_run(
     kinds = {
         parse_statement(item.envelope.payload).predicate_type for item in collect(layout, digest)
     }
-    assert kinds == set(TYPES)
+    assert kinds == {*TYPES, predicates.LEDGER_HEAD}
     assert all(public.signed(item.envelope) for item in collect(layout, digest))
     for form, chosen in ((BUNDLE, only_bundles), (ATT, only_att)):
         repository = f"run-{'bundle' if form == BUNDLE else 'att'}"

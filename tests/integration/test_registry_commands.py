@@ -87,7 +87,7 @@ def test_the_whole_run_ends_in_the_registry(
     ended = copy_of_released.run("run", "--push", to, **variables)
     assert ended.code == 0, ended.text
     image = f"{registry.host}/team/pushed@{copy_of_released.image()}"
-    assert f"pushed {image} with 8 referrers" in ended.out
+    assert f"pushed {image} with 9 referrers" in ended.out
     assert copy_of_released.run("verify", image, **variables).code == 0
 
 

@@ -35,7 +35,7 @@ from secure_pipeline.audit.lockedfile import (
     write_all,
 )
 from secure_pipeline.audit.reader import find_intent
-from secure_pipeline.errors import Unavailable
+from secure_pipeline.errors import Inconclusive, Unavailable
 from secure_pipeline.files import (
     fsync_directory,
     read_bounded,
@@ -277,7 +277,10 @@ class FileLedger:
 
     def _earlier(self, intent: str) -> SecretUse:
         """What an intent of another process was about. Raises: Unavailable if there is none."""
-        found = find_intent(self.path, intent)
+        try:
+            found = find_intent(self.path, intent)
+        except Inconclusive as error:
+            raise Unavailable(error.message, where=error.where) from None
         if found is None:
             raise Unavailable(f"there is no intent {intent[:64]!r}", where=str(self.path))
         return SecretUse(found.action, found.stage, found.subject, found.run)

@@ -54,6 +54,11 @@ class Stored:
         return self.offset + len(self.data) + 1
 
 
+def _open(path: str, flags: int) -> int:
+    """Never wait for the other end of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 @contextmanager
 def snapshot(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """Open a ledger; yield the file and the number of bytes that count now.
@@ -61,7 +66,7 @@ def snapshot(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     Raises: Inconclusive if there is no ledger, or it cannot be read.
     """
     try:
-        stream = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", BUFFER_BYTES)  # noqa: SIM115
+        stream = open(path, "rb", BUFFER_BYTES, opener=_open)  # noqa: SIM115
     except FileNotFoundError:
         raise Inconclusive(
             "there is no ledger", where=str(path), hint="name it with --ledger"
