@@ -102,7 +102,9 @@ class Bench:
         release = Release(path, f"image {number}\n".encode())
         release.run(f"run-{number}", key=self.signer, time=SystemClock().now())
         repository = open_repository(
-            f"{self.host}/team-{number % 50}/{NAME}", credentials=NoCredentials(), clock=SystemClock()
+            f"{self.host}/team-{number % 50}/{NAME}",
+            credentials=NoCredentials(),
+            clock=SystemClock(),
         )
         copy_image(release.layout, release.image.digest, repository, tag=None, on_progress=str)
         shutil.rmtree(path.parent)
