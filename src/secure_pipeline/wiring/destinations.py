@@ -168,6 +168,6 @@ def _transport(ship: ShipOptions, environment: Mapping[str, str]) -> Transport:
     from secure_pipeline.adapters.clock import SystemClock
     from secure_pipeline.adapters.http import Transport
     from secure_pipeline.adapters.splunk import LIMITS
-    from secure_pipeline.wiring.stores import _proxies
+    from secure_pipeline.wiring.stores import proxies_of
 
-    return Transport(SystemClock(), ca=ship.ca, proxies=_proxies(environment), limits=LIMITS)
+    return Transport(SystemClock(), ca=ship.ca, proxies=proxies_of(environment), limits=LIMITS)

@@ -38,7 +38,7 @@ class Stores:
             },
         )
         self._credentials = DockerConfig(Path(directory), helpers)
-        self._proxies = _proxies(environment)
+        self._proxies = proxies_of(environment)
         self._open: dict[str, Repository] = {}
 
     def repository(self, name: str) -> Repository:
@@ -70,7 +70,7 @@ class Stores:
         return self.repository(name)
 
 
-def _proxies(environment: Mapping[str, str]) -> dict[str, str]:
+def proxies_of(environment: Mapping[str, str]) -> dict[str, str]:
     """Proxies by scheme, and under ``no`` the hosts without; lower-case names win, as in curl."""
     named = sorted(name for name in environment if name.lower().endswith("_proxy"))
     found = {name.lower().removesuffix("_proxy"): environment[name] for name in named}
