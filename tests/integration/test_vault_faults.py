@@ -463,3 +463,13 @@ def test_github_tokens_are_asked_for_without_leaving_their_host(vault: RealVault
         assert thief.seen == []
         assert github.seen[0].headers["authorization"] == "bearer bearer-value"
         assert github.seen[0].path.endswith("&audience=vault")
+
+
+def test_a_namespace_is_sent_with_each_request(proxy: FaultProxy, opened: Open) -> None:
+    """Every request of a session names the namespace; the question about health does not."""
+    with opened(namespace="team/ci") as session:
+        VaultTransitSigner(session, KEY).sign(b"message")
+    named = [seen for seen in proxy.seen if "/sys/health" not in seen.path]
+    assert len(named) >= 6
+    assert {seen.headers.get("x-vault-namespace") for seen in named} == {"team/ci"}
+    assert "x-vault-namespace" not in proxy.requests("GET", "/sys/health")[0].headers
