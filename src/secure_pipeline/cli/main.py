@@ -24,6 +24,7 @@ from secure_pipeline.cli import (
     init,
     interop,
     keys,
+    policy,
     run,
     scan,
     sign,
@@ -83,6 +84,7 @@ app.add_typer(base.app, name="base")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(vault.app, name="vault")
+app.add_typer(policy.app, name="policy")
 
 
 def main() -> None:
