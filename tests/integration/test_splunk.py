@@ -185,6 +185,9 @@ def test_aud_01_a_ledger_cut_after_delivery(bench: Bench) -> None:
     assert ended.code == 11
     assert "cut or replaced" in ended.err
     bench.ledger.path.unlink()
+    ended = bench.ship()
+    assert ended.code == 11
+    assert "is not here" in ended.err
     FileLedger(bench.ledger.path, bench.ledger.actor, SystemClock()).intend(
         SecretUse("sign", "sign", "another beginning")
     )

@@ -56,6 +56,7 @@ _WORDS = {
     25: "it keeps as many acknowledgements as it can",
     26: "its queue is nearly full",
     27: "it keeps nearly as many acknowledgements as it can",
+    28: "it wants a channel",
 }
 """Splunk's table of codes, in our words: what a service says itself may hold a secret."""
 _BUSY = (9, 18, 19, 20, 23, 24, 25)
@@ -162,7 +163,7 @@ class SplunkClient:
             return ConfigError(text, where=self.where, hint="name another one with --index")
         if code == 14:
             return Inconclusive(text, where=self.where, hint=_NO_ACK_HINT)
-        if code in (10, 11):
+        if code in (10, 11, 28):
             return Lost(text, where=self.where)
         if 300 <= status < 400:
             return Refused(f"redirects (status {status}), which is not followed", where=self.where)
@@ -247,7 +248,7 @@ class SplunkAcceptor:
     def accept(self, parts: Sequence[bytes]) -> None:
         """Send concatenated events; what comes back says only that they look valid."""
         status, found = self._client.post(EVENT, b"\n".join(parts))
-        if status == 400 and _code(found) == 10:
+        if status == 400 and _code(found) in (10, 28):
             raise ConfigError(
                 "acknowledges with this token",
                 where=self._client.where,

@@ -96,7 +96,7 @@ def ship(
         deadline=_seconds(deadline, "--deadline 2m"), begin=begin,
     )  # fmt: skip
     shipper = open_shipper(Options(config=config, state=state, ledger=ledger), asked)
-    if not shipper.path.exists():
+    if not shipper.path.exists() and not shipper.spool.cursors():
         raise Inconclusive(
             "there is no ledger", where=str(shipper.path), hint="name it with --ledger"
         )

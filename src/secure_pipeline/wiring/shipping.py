@@ -175,9 +175,11 @@ class Background:
             left = self._shipper.undelivered()
         except Exception as error:
             return f"audit entries: {_words(error)}; secure-pipeline audit ship"
+        trouble = self._trouble
         if not left:
-            return None
-        reason = f" ({_words(self._trouble)})" if self._trouble else ""
+            alarm = isinstance(trouble, VerificationFailed)
+            return f"audit entries: {_words(trouble)}" if trouble and alarm else None
+        reason = f" ({_words(trouble)})" if trouble else ""
         many = f"more than {MAX_COUNTED}" if left > MAX_COUNTED else str(left)
         return (
             f"{many} audit entries are not acknowledged yet by {self._shipper.destination}"
