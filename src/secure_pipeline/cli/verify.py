@@ -13,6 +13,7 @@ from secure_pipeline.cli._options import (
     IdentityOption,
     IssuerOption,
     JsonOption,
+    LedgerOption,
     PlainHttpOption,
     PolicyOption,
     RealmOption,
@@ -58,6 +59,7 @@ def verify(
     count: running.CountOption = None,
     vsa_key: running.VsaKeyOption = None,
     vsa_output: running.VsaOutputOption = None,
+    ledger: LedgerOption = None,
     registry_ca: RegistryCaOption = None,
     plain_http: PlainHttpOption = False,
     realm: RealmOption = None,
@@ -71,7 +73,9 @@ def verify(
     from secure_pipeline.wiring.verifying import VerifyTarget
 
     registry = RegistryOptions(registry_ca, plain_http, tuple(realm or ()))
-    options = Options(config=config, policy=policy, state=state, run=run, registry=registry)
+    options = Options(
+        config=config, policy=policy, state=state, run=run, registry=registry, ledger=ledger
+    )
     asked = running.RunningOptions(
         tuple(images or ()), not no_drift, watch, interval, count, vsa_key, vsa_output
     )

@@ -173,7 +173,7 @@ class Binding:
         ref = self._key_ref()
         if ref.vault:
             vault.check_rule(ref, self.policy.policy.signing)
-            self._vault()
+            self._new_session()  # the one that logs in is made when the run is known
             return
         self._signer_key()
         self._password()
@@ -186,16 +186,19 @@ class Binding:
     def _vault(self) -> VaultSession:
         """The session with Vault, which logs in when it is first used."""
         if self._session is None:
-            self._session = vault.vault_session(
-                self.world,
-                self.place.state,
-                self.policy.policy.signing,
-                stage="sign",
-                run=self.run,
-                ledger=self.ledger(),
-                warn=self.warn,
-            )
+            self._session = self._new_session()
         return self._session
+
+    def _new_session(self) -> VaultSession:
+        return vault.vault_session(
+            self.world,
+            self.place.state,
+            self.policy.policy.signing,
+            stage="sign",
+            run=self.run,
+            ledger=self.ledger(),
+            warn=self.warn,
+        )
 
     def _password(self) -> str:
         password = local.password_from(self.world.environment)

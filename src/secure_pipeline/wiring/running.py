@@ -13,6 +13,7 @@ from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.registry import Repository
 from secure_pipeline.attestations import dsse
 from secure_pipeline.attestations.publishing import publish
+from secure_pipeline.audit.recording import recorded
 from secure_pipeline.errors import ConfigError, UsageError
 from secure_pipeline.events import OnEvent
 from secure_pipeline.keys import local
@@ -22,12 +23,13 @@ from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.oci.store import Source
 from secure_pipeline.policy.document import Algorithm
-from secure_pipeline.ports import Runtime, Signer
+from secure_pipeline.ports import Runtime, SecretUse, Signer
 from secure_pipeline.stages import running, running_candidates, running_vsa
 from secure_pipeline.stages.running import RunningReport
 from secure_pipeline.stages.running_target import DockerTarget, KubernetesTarget, RunningTarget
 from secure_pipeline.stages.running_vsa import Summary
 from secure_pipeline.stages.running_watch import Watch
+from secure_pipeline.wiring.auditing import ledger_path, open_ledger
 from secure_pipeline.wiring.keyless import Trust
 from secure_pipeline.wiring.options import Options, World
 from secure_pipeline.wiring.stores import Stores
@@ -72,7 +74,8 @@ class RunningSession:
         self._policy = load_policy(options)
         self._keys = operator_keys(VerifyTarget(None, None, None, request.keys), world)
         self._verifier = request.trust.verifier(self._policy)
-        self._signer = _signer(request.vsa_key, world) if request.vsa_key else None
+        self._ledger = open_ledger(ledger_path(options, world))
+        self._signer = self._opened(request.vsa_key, world) if request.vsa_key else None
         for image in request.images:
             stores.source(image.name, request.layout)
         self._candidates()
@@ -102,10 +105,21 @@ class RunningSession:
         """
         if self._signer is None:
             return ()
-        made = running_vsa.summaries(report, self._signer)
+        key = self._request.vsa_key or ""
+        with recorded(self._ledger, self._use("sign", key)) as details:
+            made = running_vsa.summaries(report, self._signer)
+            details["statements"] = len(made)
         for summary in made:
-            _attach(summary, self._signer)
+            with recorded(self._ledger, self._use("push", str(summary.image))):
+                _attach(summary, self._signer)
         return made
+
+    def _opened(self, key: str, world: World) -> Signer:
+        with recorded(self._ledger, self._use("fetch", key)):
+            return _signer(key, world)
+
+    def _use(self, action: str, subject: str) -> SecretUse:
+        return SecretUse(action, "verify", subject, self._run_id)
 
     def _candidates(self) -> running_candidates.Candidates:
         """Read anew for each look: a layout may have got another build meanwhile."""
