@@ -38,7 +38,7 @@ def test_a_released_image_is_explained(released: Workplace, tmp_path: Path) -> N
     facts = {fact["label"]: fact["value"] for fact in nodes["build"]["facts"]}
     assert facts["base image"].startswith("debian-base@sha256:")
     edges = [edge for edge in document["edges"] if edge["to"] not in after]
-    assert len(edges) == 13
+    assert len(edges) == 14
     assert all(edge["holds"] for edge in edges)
     read = read_page(page.read_bytes())
     assert "Allowed" in read.text
@@ -65,7 +65,7 @@ def test_no_key_no_fact(copy_of_released: Workplace) -> None:
     ended = copy_of_released.run("explain", "--json", SECURE_PIPELINE_POLICY="")
     assert ended.code == 12, ended.text
     document = ended.document
-    assert document["claimsNotProven"]["total"] == 8
+    assert document["claimsNotProven"]["total"] == 9
     assert document["statements"]["total"] == 0
     assert "passed" not in json.dumps(document["nodes"])
 

@@ -51,7 +51,7 @@ COLUMNS = (
     ("image",),
     ("scan", "sbom", "other"),
     ("seal",),
-    ("summary", "approvals", "canary"),
+    ("ledger", "summary", "approvals", "canary"),
 )
 """The chain from left to right."""
 _ARROWS = {

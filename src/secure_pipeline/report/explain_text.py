@@ -43,7 +43,7 @@ _COUNTED = (
     (Outcome.UNDETERMINED, "cannot tell"),
 )
 _BRANCHES = (("analyze", "test", "build"), ("scan", "sbom", "other"),
-             ("summary", "approvals", "canary"))  # fmt: skip
+             ("ledger", "summary", "approvals", "canary"))  # fmt: skip
 
 
 def explanation_lines(explanation: Explanation, *, colour: bool = False) -> list[str]:

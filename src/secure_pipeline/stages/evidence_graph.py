@@ -63,7 +63,7 @@ MADE_OF = (
     ("image", "other", "its subject is the image's digest"),
     *((name, "seal", "the seal lists its digest") for name in ("analyze", "test", "build")),
     *((name, "seal", "the seal lists its digest") for name in ("scan", "sbom", "other")),
-    *(("seal", name, "made after the seal, of the same image") for name in _AFTER),
+    *(("seal", name, "made after the seal, of the same image") for name in ("ledger", *_AFTER)),
 )
 
 
@@ -77,7 +77,7 @@ def build_graph(
     sealed = answer.run is not None or decision.outcome is Outcome.ALLOW
     nodes = []
     for name in TITLES:
-        if name == "other" and not groups[name] and name not in lacking:
+        if name in ("other", "ledger") and not groups[name] and name not in lacking:
             continue
         node = _describe(name, groups[name], decision, lacking.get(name, ()), sealed)
         if name == "seal" and node.state is State.NONE and policy.seal.required:
