@@ -182,6 +182,8 @@ def report(rates: dict[str, list[float]], seconds: dict[str, list[float]], count
             for name in ("ledger", "fsync loop")
         )
         ratios[f"ledger / fsync loop, {writers} writers"] = ours / theirs
+        alone = statistics.median(rates["fsync loop, 1 writers"])
+        ratios[f"ledger, {writers} writers / fsync loop, 1 writers"] = ours / alone
     memory = max(seconds.pop("MiB"))
     for name, values in seconds.items():
         middle = statistics.median(values)

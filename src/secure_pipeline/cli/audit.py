@@ -100,14 +100,15 @@ def show(
     path = open_audit(Options(config=config, state=state, ledger=ledger)).path
     shown: list[dict[str, Any]] = []
     for stored, item in select(path, Selection(run, stage, _ledger.moment(since))):
-        output.text(_ledger.line(stored.seq, item))
-        if as_json:
-            if len(shown) == MAX_SHOWN:
-                raise Inconclusive(
-                    f"more than {MAX_SHOWN} entries",
-                    hint="secure-pipeline audit export --format jsonl",
-                )
-            shown.append({"id": stored.hash, "entry": json.loads(stored.data)})
+        if not as_json:
+            output.text(_ledger.line(stored.seq, item))
+            continue
+        if len(shown) == MAX_SHOWN:
+            raise Inconclusive(
+                f"more than {MAX_SHOWN} entries",
+                hint="secure-pipeline audit export --format jsonl",
+            )
+        shown.append({"id": stored.hash, "entry": json.loads(stored.data)})
     output.document("LedgerEntries", {"ledger": str(path), "entries": shown})
     return ExitCode.PASS
 
