@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -213,6 +214,7 @@ def test_what_a_session_does_is_in_the_ledger(vault: RealVault, tmp_path: Path) 
         VaultTransitSigner(open_session, KEY).sign(b"message")
         with pytest.raises(ConfigError, match="no private key"):
             fetch(open_session, KeyRef.parse("vault-kv://secret/release#key"), lambda: "")
+    assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
     _, *entries = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(entry["action"], entry["kind"]) for entry in entries] == [
         (action, kind) for action in ("login", "sign", "fetch") for kind in ("intent", "conclusion")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import hvac
 import pytest
 
 from fakes.faultproxy import (
@@ -26,6 +28,8 @@ from secure_pipeline.adapters.vaulthealth import STATES
 from secure_pipeline.adapters.vaultlogin import AppRole, GithubRole, JwtRole, Login, log_in
 from secure_pipeline.adapters.vaultpending import PendingTokens
 from secure_pipeline.adapters.vaultwire import VaultServer, VaultWire, known_words
+from secure_pipeline.audit.entry import Actor
+from secure_pipeline.audit.log import FileLedger
 from secure_pipeline.errors import ConfigError, Unavailable, VerificationFailed
 from secure_pipeline.keys.uri import KeyRef
 from secure_pipeline.keys.vault_transit import VaultTransitSigner
@@ -123,6 +127,48 @@ def test_vlt_01_a_peer_that_was_named_is_followed_by_307_only(
             with pytest.raises(Unavailable, match="redirects to"):
                 VaultTransitSigner(session, KEY)
         assert len(peer.seen) == 1
+
+
+def test_vlt_01_hvac_by_itself_would_hand_the_token_over(proxy: FaultProxy) -> None:
+    """The control: the library alone follows the same redirect with the token, as was measured."""
+    with fault_proxy() as thief:
+        location = f"http://{thief.host}/v1/transit/keys/release"
+        proxy.on("GET", "/transit/keys/", answer(302, Location=location))
+        client = hvac.Client(url=f"http://{proxy.host}", token="hvs.sentinel")
+        with suppress(Exception):
+            client.secrets.transit.read_key(name="release")
+        assert thief.seen[0].headers["x-vault-token"] == "hvs.sentinel"
+
+
+def test_vlt_11_a_proxy_of_the_environment_sees_nothing(
+    vault: RealVault, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxy variables are not read: no token passes through whoever they name."""
+    login = approle(vault)
+    with fault_proxy() as outsider:
+        for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://{outsider.host}")
+        monkeypatch.setenv("no_proxy", "")
+        with opened(login) as session:
+            assert VaultTransitSigner(session, KEY).sign(b"message")
+        assert outsider.seen == []
+
+
+def test_vlt_11_plain_http_is_written_to_the_ledger(
+    vault: RealVault, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """A session without TLS says so in each entry."""
+    path = tmp_path / "ledger.jsonl"
+    ledger = FileLedger(path, Actor("os", "me", verified=False), SystemClock())
+    server = VaultServer(f"http://{proxy.host}", plain_http=True, patience=0.0)
+    pending = PendingTokens(tmp_path / "tokens")
+    opened = VaultSession(server, approle(vault), SystemClock(), pending, ledger=ledger)
+    with opened as session:
+        VaultTransitSigner(session, KEY).sign(b"message")
+    _, *entries = [json.loads(line) for line in path.read_text().splitlines()]
+    intents = [entry for entry in entries if entry["kind"] == "intent"]
+    assert [entry["action"] for entry in intents] == ["login", "sign"]
+    assert all(entry["details"]["plainHttp"] for entry in intents)
 
 
 def test_vlt_04_errors_hold_no_token_and_no_secret(

@@ -38,6 +38,8 @@ _HASHES = {
 _ED25519_DER = bytes.fromhex("302a300506032b6570032100")
 """SubjectPublicKeyInfo of Ed25519 up to the key's 32 bytes (RFC 8410)."""
 _MAX_VERSIONS = 100_000
+_MAX_TEXT = 1 << 20
+"""Characters of one text in a request; Vault's own default (max_json_string_value_length)."""
 
 
 class VaultTransitSigner:
@@ -121,7 +123,7 @@ class VaultTransitSigner:
 
     def _parameters(self, message: bytes) -> dict[str, Any]:
         if self._public.algorithm is Algorithm.ED25519:
-            return {"hash_input": _base64(message), "key_version": self.version}
+            return {"hash_input": _whole(message, str(self.ref)), "key_version": self.version}
         name, algorithm = _HASHES[self._public.algorithm]
         return {
             "hash_input": _base64(algorithm(message).digest()),
@@ -154,6 +156,19 @@ class VaultTransitSigner:
                 hint="nothing was published; something between here and Vault alters answers",
             )
         return signature
+
+
+def _whole(message: bytes, where: str) -> str:
+    """The message itself, which Ed25519 has no digest of. Raises: ConfigError if it is too long."""
+    text = _base64(message)
+    if len(text) > _MAX_TEXT:
+        raise ConfigError(
+            f"a statement of {len(message)} bytes is too long for an Ed25519 key in Vault,"
+            f" which is sent all of it and takes {_MAX_TEXT * 3 // 4}",
+            where=where,
+            hint="use a key of type ecdsa-p256, which is sent a digest",
+        )
+    return text
 
 
 def _base64(data: bytes) -> str:
