@@ -106,6 +106,7 @@ def test_vlt_09_a_sealed_vault_is_exit_4(faulty: VaultPlace) -> None:
     assert ended.code == 4, ended.text
     assert "Vault is sealed" in ended.err
     assert "hint: vault operator unseal" in ended.err
+    assert "run r-" not in ended.text, "it is told before anything is begun"
 
 
 def test_a_token_that_lives_too_long_is_exit_12(place: VaultPlace) -> None:

@@ -102,6 +102,10 @@ class VaultSession:
     ) -> None:
         self.close()
 
+    def require_serving(self) -> None:
+        """Check, without a login, that the server can be used. Raises: Unavailable."""
+        require_health(self._wire, self._sleep)
+
     def open(self) -> None:
         """Log in, unless that was done.
 
@@ -112,7 +116,7 @@ class VaultSession:
                 raise Unavailable("the session has ended", where=self.server.address)
             if self._auth is not None:
                 return
-            require_health(self._wire, self._sleep)
+            self.require_serving()
             use = SecretUse("login", self._stage, self.server.address, self._run, self._who())
             with self.recorded(use) as details:
                 self._take(log_in(self._wire, self._login, self._rule.seconds))

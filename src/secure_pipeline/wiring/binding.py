@@ -173,7 +173,8 @@ class Binding:
         ref = self._key_ref()
         if ref.vault:
             vault.check_rule(ref, self.policy.policy.signing)
-            self._new_session()  # the one that logs in is made when the run is known
+            # The session that logs in is made when the run is known.
+            self._new_session().require_serving()
             return
         self._signer_key()
         self._password()
