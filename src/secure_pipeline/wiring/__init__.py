@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from secure_pipeline.wiring.interop import InteropRequest
     from secure_pipeline.wiring.keys import KeyStatus, Rotated
     from secure_pipeline.wiring.options import Options, RegistryOptions, World
+    from secure_pipeline.wiring.resigning import ResignOutcome, ResignRequest
     from secure_pipeline.wiring.running import RunningRequest, RunningSession
     from secure_pipeline.wiring.shipping import Shipper
     from secure_pipeline.wiring.stores import Stores
@@ -200,6 +201,16 @@ def rotate_key(key: str, options: Options, warn: Callable[[str], None]) -> Rotat
     from secure_pipeline.wiring import keys
 
     return keys.rotate(key, options, _world(), warn)
+
+
+def resign_image(
+    request: ResignRequest, options: Options, warn: Callable[[str], None]
+) -> ResignOutcome:
+    """Sign the evidence of an image again. Raises: like ``verify_image``, and PolicyDenied."""
+    from secure_pipeline.wiring import resigning
+
+    stores = open_stores(options.registry)
+    return resigning.resign_image(request, options, _world(), stores, warn, ignore)
 
 
 def open_audit(options: Options) -> Audit:
