@@ -164,3 +164,18 @@ def test_a_token_that_kill_9_left_is_revoked_later(faulty: VaultPlace) -> None:
     assert faulty.run("vault", "revoke-pending").out == "no token is left\n"
     signed = faulty.run("sign")
     assert signed.code == 0, signed.text
+
+
+def test_a_whole_run_signs_with_vault_and_ends_its_token(place: VaultPlace) -> None:
+    """``run`` logs in once, when it signs, and its own verify accepts what the policy names."""
+    before = place.vault.accessors()
+    ended = place.run("run", "--json", SECURE_PIPELINE_KEY="hashivault://release")
+    assert ended.code == 0, ended.text
+    stages = {stage["stage"]: stage for stage in ended.document["stages"]}
+    assert stages["sign"]["figures"]["keyVersion"] == 1
+    assert stages["verify"]["verdict"] == "PASS"
+    assert place.vault.accessors() == before
+    shown = place.workplace.run("audit", "show", "--json")
+    assert shown.code == 0, shown.text
+    logins = shown.text.count('"action": "login"')
+    assert logins >= 2, "an intent and its conclusion"
