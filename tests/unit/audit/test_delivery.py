@@ -150,6 +150,21 @@ def test_what_may_have_been_taken_is_sent_again(error: Exception) -> None:
     assert bench.sink.batches[0] == bench.sink.batches[1]
 
 
+def test_a_forgotten_channel_is_not_waited_for(monkeypatch) -> None:
+    """Where no acknowledgement can come any more, everything is sent again at once."""
+    bench = Bench(Lines.of(3))
+    answer = bench.sink.settled
+
+    def forgotten(tickets: Sequence[Hashable]) -> frozenset[Hashable]:
+        monkeypatch.setattr(bench.sink, "settled", answer)
+        raise Lost("it does not know the channel")
+
+    monkeypatch.setattr(bench.sink, "settled", forgotten)
+    assert bench.drive()
+    assert bench.sink.batches[0] == bench.sink.batches[1]
+    assert bench.clock.seconds < LIMITS.acknowledge / 2
+
+
 def test_a_busy_destination_is_waited_for() -> None:
     """Nothing was taken: the batch stays, the waits grow, and what it asks for is respected."""
     bench = Bench(Lines.of(3))
