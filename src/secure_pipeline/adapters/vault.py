@@ -1,6 +1,7 @@
 """A session with Vault: logged in, checked, bounded in time, and ended whatever happens.
 
-Login, each use of a secret and the end are recorded in the ledger where there is one.
+The login and each use of a secret are recorded in the ledger where there is one. The end is not:
+nothing may keep it from happening.
 """
 
 from __future__ import annotations

@@ -180,7 +180,8 @@ class VaultWire(Adapter):  # type: ignore[misc]
         """The bare status of an unauthenticated GET. Raises: Unavailable."""
         deadline = self.transport.deadline(self.server.seconds)
         url = f"{self.server.address.rstrip('/')}{path}"
-        with self.transport.request("GET", url, deadline=deadline, retry=False) as answer:
+        asked = self.transport.request("GET", url, deadline=deadline, retry=False, follow=False)
+        with asked as answer:
             return answer.status
 
     def _send(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> Answer:
