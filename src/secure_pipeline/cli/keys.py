@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_pipeline.cli import keysvault
+from secure_pipeline.cli import keyhistory, keysvault
 from secure_pipeline.cli._options import JsonOption, PolicyOption, StateOption
 from secure_pipeline.errors import ExitCode, UsageError
 
@@ -78,6 +78,8 @@ def show(
 
 app.command()(keysvault.status)
 app.command()(keysvault.rotate)
+app.command()(keyhistory.blast_radius)
+app.command()(keyhistory.revoke)
 
 
 def _prompt(*, confirm: bool) -> str:

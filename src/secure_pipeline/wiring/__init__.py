@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from secure_pipeline.wiring.auditing import Audit
     from secure_pipeline.wiring.destinations import ShipOptions
     from secure_pipeline.wiring.interop import InteropRequest
+    from secure_pipeline.wiring.keyhistory import BlastRadius, Revoked, RevokeRequest
     from secure_pipeline.wiring.keys import KeyStatus, Rotated
     from secure_pipeline.wiring.options import Options, RegistryOptions, World
     from secure_pipeline.wiring.resigning import ResignOutcome, ResignRequest
@@ -201,6 +202,27 @@ def rotate_key(key: str, options: Options, warn: Callable[[str], None]) -> Rotat
     from secure_pipeline.wiring import keys
 
     return keys.rotate(key, options, _world(), warn)
+
+
+def blast_radius(
+    key: str,
+    places: tuple[str, ...],
+    public_key: Path | None,
+    options: Options,
+    warn: Callable[[str], None],
+) -> BlastRadius:
+    """What one version of a key has signed. Raises: UsageError, Inconclusive, Unavailable."""
+    from secure_pipeline.wiring import keyhistory
+
+    stores = open_stores(options.registry)
+    return keyhistory.blast_radius(key, places, public_key, options, _world(), stores, warn)
+
+
+def revoke_key(request: RevokeRequest, options: Options, warn: Callable[[str], None]) -> Revoked:
+    """Take one version of a key out of trust. Raises: UsageError, ConfigError, Unavailable."""
+    from secure_pipeline.wiring import keyhistory
+
+    return keyhistory.revoke(request, options, _world(), warn)
 
 
 def resign_image(
