@@ -127,12 +127,16 @@ class FileLedger:
         self._uses.pop(intent, None)
 
     def head(self) -> Head:
-        """The last entry, whatever came after this process's own.
+        """The last entry, whatever came after this process's own; it is on the disk.
 
         Raises: Unavailable if there is none, VerificationFailed if it is altered.
         """
         with exclusive(self.path, self._wait, create=False) as descriptor:
             tail = self._tail(descriptor)
+            try:
+                os.fsync(descriptor)  # its writer may have been killed before this
+            except OSError as error:
+                raise self._refused(error) from error
             return Head(self._origin(descriptor), tail.seq, tail.hash)
 
     def recover(self) -> bool:
@@ -216,6 +220,7 @@ class FileLedger:
             except OSError as error:
                 raise self._refused(error) from error
         if tail.size == 0:
+            self._named = False
             tail = self._write(descriptor, tail, _opening({}))
         if self._pending.exists():
             tail = self._record_torn(descriptor, tail)

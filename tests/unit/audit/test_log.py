@@ -304,6 +304,33 @@ def test_aud_05_nothing_is_acknowledged_before_the_directory_is_on_disk(log, mon
         log.intend(USE)
 
 
+def test_aud_05_a_ledger_that_vanished_is_made_durable_again(log, monkeypatch):
+    """Its name too, although this process has done that once."""
+    log.intend(USE)
+    log.path.unlink()
+    real, synced = os.fsync, []
+
+    def note(descriptor):
+        synced.append(os.path.isdir(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    log.intend(USE)
+    assert True in synced
+
+
+def test_aud_05_a_head_is_on_the_disk_before_it_is_signed(log, monkeypatch):
+    """Its writer may have been killed between its write and its fsync."""
+    log.intend(USE)
+
+    def refuse(descriptor):
+        raise OSError(errno.EIO, "disk")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(Unavailable, match="cannot record"):
+        log.head()
+
+
 def test_aud_07_places_that_are_no_file_are_refused(tmp_path):
     """A directory, a FIFO without reader, a file below a file: an error, never a hang."""
     os.mkfifo(tmp_path / "fifo")
