@@ -40,11 +40,12 @@ class RealVault:
     root: str = ""
     process: subprocess.Popen[str] | None = None
     plain: bool = False
+    host: str = "127.0.0.1"
 
     @property
     def address(self) -> str:
         """What VAULT_ADDR is."""
-        return f"{'http' if self.plain else 'https'}://127.0.0.1:{self.port}"
+        return f"{'http' if self.plain else 'https'}://{self.host}:{self.port}"
 
     @property
     def audit_log(self) -> Path:
@@ -56,7 +57,7 @@ class RealVault:
         command = [
             *(str(locate_tool("vault").path), "-store", str(self.directory / "store")),
             *("-certificate", str(self.authority.certificate), "-key", str(self.authority.key)),
-            *("-address", f"127.0.0.1:{self.port}"),
+            *("-address", f"{self.host}:{self.port}"),
             *(["-plain"] if self.plain else []),
         ]
         with (self.directory / "vault.log").open("ab") as log:
@@ -65,7 +66,7 @@ class RealVault:
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        match = re.fullmatch(r"127\.0\.0\.1:(\d+)\n", line)
+        match = re.fullmatch(r"127\.0\.0\.\d+:(\d+)\n", line)
         assert match, f"{line!r}; see {self.directory / 'vault.log'}"
         self.port = int(match[1])
 

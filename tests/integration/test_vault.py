@@ -238,3 +238,19 @@ def test_nothing_is_signed_that_cannot_be_recorded(vault: RealVault, tmp_path: P
         pass
     assert vault.accessors() == before
     assert vault.status("POST", "sys/wrapping/lookup", {"token": login.wrapped}, "") == 200
+
+
+def test_vlt_11_a_certificate_of_another_name_is_not_trusted(tmp_path: Path) -> None:
+    """The right authority, but the certificate is of another address: nothing is sent."""
+    (tmp_path / "store").mkdir()
+    other = RealVault(tmp_path, make_authority(tmp_path / "tls"), host="127.0.0.2")
+    other.start()
+    try:
+        login = AppRole("signer", "role-id", "wrapped")
+        with (
+            pytest.raises(Unavailable, match="certificate is not trusted"),
+            session(other, login, tmp_path),
+        ):
+            pass
+    finally:
+        other.kill()
