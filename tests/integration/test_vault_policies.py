@@ -204,6 +204,23 @@ def test_the_program_signs_with_the_exported_role(place: Place) -> None:
     assert place.vault.api("GET", "transit/keys/release")["data"]["latest_version"] == 1
 
 
+def test_the_operators_role_is_enough_to_rotate_and_retire(place: Place) -> None:
+    """Rotation and revocation run with the exported operator, and nothing wider."""
+    key, role = "vault-transit://transit/promotion", NAME.format("operator")
+    old = place.vault.api("GET", "transit/keys/promotion")["data"]["latest_version"]
+    policy = place.commands.policy(old=place.commands.public("promotion", old))
+    ended = place.commands.run("keys", "rotate", key, "--json", role=role)
+    assert ended.code == 0, ended.text
+    assert ended.document["version"] == old + 1
+    ended = place.commands.run(
+        "keys", "revoke", f"{key}@{old}", "--from", "2026-05-04", "--reason", "end of its month",
+        "--policy", str(policy), role=role,
+    )  # fmt: skip
+    assert ended.code == 0, ended.text
+    data = place.vault.api("GET", "transit/keys/promotion")["data"]
+    assert data["min_encryption_version"] == old + 1
+
+
 WIDE = """
 path "transit/*" { capabilities = ["create", "read", "update", "delete", "list"] }
 path "transit/sign/release" { capabilities = ["update"] }

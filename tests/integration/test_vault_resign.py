@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fakes.cosign import Cosign
+from fakes.faultproxy import Exchange
 from fakes.registry import build_referrers_registry, push_layout, referrers_registry
+from fakes.vaultcommands import MANAGING
 from fakes.vaultplace import TRANSIT, VaultPlace, vault_places
 from secure_pipeline.attestations import predicates
 from secure_pipeline.attestations.attachments import collect
@@ -69,6 +72,32 @@ def test_too_old_refuses_before_anything_is_signed(
     assert place.vault.accessors() == before
 
 
+@pytest.mark.parametrize("value", [None, "long ago", "2999-01-01T00:00:00Z"])
+def test_an_unknown_age_refuses_before_anything_is_signed(
+    made: tuple[VaultPlace, VaultPlace], tmp_path: Path, value: object
+) -> None:
+    """Missing, unparsable or in the future: exit 14, and no request for a signature."""
+    place = made[1].copied(tmp_path)
+    assert place.proxy
+
+    def altered(exchange: Exchange) -> None:
+        reply = exchange.forward()
+        document = json.loads(reply.body)
+        document["data"]["keys"]["1"]["creation_time"] = value
+        headers = tuple(i for i in reply.headers if i[0].lower() != "content-length")
+        exchange.reply(replace(reply, headers=headers, body=json.dumps(document).encode()))
+
+    place.proxy.on("GET", "/transit/keys/release", altered)
+    try:
+        ended = place.run("sign")
+    finally:
+        place.proxy.rules.clear()
+    assert ended.code == 14, ended.text
+    assert f"version 1 of {TRANSIT}" in ended.err
+    assert not [r for m in ("POST", "PUT") for r in place.proxy.requests(m, "/transit/sign/")]
+    place.proxy.seen.clear()
+
+
 def test_rotate_then_resign_then_trust_the_new_key_only(place: VaultPlace, tmp_path: Path) -> None:
     """The whole way, in a layout and in a registry; cosign accepts the new signatures."""
     vault = place.vault
@@ -101,6 +130,7 @@ def test_rotate_then_resign_then_trust_the_new_key_only(place: VaultPlace, tmp_p
     assert verified.code == 0, verified.text
     again = place.run("resign", image, "--key", TRANSIT, "--policy", str(both), "--json")
     assert (again.code, again.document["signed"]) == (0, 0)
+    retired(place, both, image)
     # cosign, with the new key alone
     layout = Layout.open(place.workplace.state / "image")
     with referrers_registry(build_referrers_registry(tmp_path / "program")) as host:
@@ -114,6 +144,52 @@ def test_rotate_then_resign_then_trust_the_new_key_only(place: VaultPlace, tmp_p
             assert ran.returncode == 0, ran.stderr
             ran = cosign.verify_attestation(public, kind, name, "--new-bundle-format=false")
             assert ran.returncode == 0, ran.stderr
+
+
+def retired(place: VaultPlace, both: Path, image: str) -> None:
+    """What version 1 has signed is known; once it is out of trust, the new signatures hold."""
+    ended = place.run("keys", "blast-radius", f"{TRANSIT}@1", "--json")
+    assert ended.code == 0, ended.text
+    (use,) = (item for item in ended.document["uses"] if item["artifact"] == image)
+    assert use["stage"] == "sign"
+    assert use["signatures"] > 7
+    heads = [item for item in ended.document["uses"] if item["artifact"] == "ledger"]
+    assert len(heads) == 1
+    assert ended.document["looseUses"] == 0
+    (use, *more) = place.run("keys", "blast-radius", f"{TRANSIT}@2", "--json").document["uses"]
+    assert (use["artifact"], use["stage"]) == (image, "resign")
+    assert [item["signatures"] for item in more] == [0] * len(more)
+    place.vault.role("manager", "release")
+    place.vault.api("PUT", "sys/policies/acl/manager", {"policy": MANAGING.format(key="release")})
+    login = place.variables(role="manager")
+    arguments = ("--from", "2026-01-02", "--reason", "shown to strangers", "--policy", str(both))
+    ended = place.workplace.run("keys", "revoke", f"{TRANSIT}@1", *arguments, **login)
+    assert ended.code == 0, ended.text
+    proposal = both.with_name("both.proposed.yaml")
+    assert "not-after: 2026-01-01" in proposal.read_text()
+    verified = place.workplace.run("verify", image, "--policy", str(proposal))
+    assert verified.code == 0, verified.text
+    place.vault.api("POST", "transit/keys/release/config", {"min_encryption_version": 0})
+
+
+def test_sig_21_a_revoked_version_is_not_trusted_any_more(
+    place: VaultPlace, tmp_path: Path
+) -> None:
+    """Without new signatures the policy with a last day refuses, and resign launders nothing."""
+    assert place.run("sign", SECURE_PIPELINE_KEY=f"{TRANSIT}@1").code == 0
+    image = f"inference-service@{place.workplace.image()}"
+    own = Path(place.workplace.environment["SECURE_PIPELINE_POLICY"]).read_text()
+    policy = tmp_path / "retired.yaml"
+    policy.write_text(
+        own.replace("  - id: vault-0\n", "  - id: vault-0\n    not-after: 2026-01-01\n")
+    )
+    assert place.workplace.run("verify", image).code == 0
+    verified = place.workplace.run("verify", image, "--policy", str(policy))
+    assert verified.code in (11, 14), verified.text
+    assert "key-window" in verified.text
+    ended = place.run("resign", image, "--key", TRANSIT, "--policy", str(policy))
+    assert ended.code == verified.code, ended.text
+    assert "nothing was signed" in ended.out
 
 
 def test_evidence_in_a_registry_is_signed_again_there(place: VaultPlace, tmp_path: Path) -> None:

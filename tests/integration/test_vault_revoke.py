@@ -9,7 +9,7 @@ import pytest
 
 from fakes.evidence import NAME
 from fakes.release import Release
-from fakes.vaultcommands import VaultCommands
+from fakes.vaultcommands import MANAGING, VaultCommands
 from fakes.vaultserver import RealVault, real_vault
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.vault import VaultSession
@@ -232,3 +232,28 @@ def test_what_cannot_be_read_makes_no_empty_list(commands: VaultCommands, key: s
     assert ended.code == 14, ended.text
     assert f"{NAME}@{release.image.digest}" in ended.out
     assert f"not seen:\n  {place}@{release.image.digest}: " in ended.out
+
+
+def test_ci_06_every_credential_is_listed_and_revoked(commands: VaultCommands, key: str) -> None:
+    """Tokens that killed runs left are all named, live minutes only, and all end at once."""
+    vault = commands.vault
+    pending = PendingTokens(commands.root / "state" / "vault-tokens")
+    server = VaultServer(vault.address, ca=vault.authority.ca)
+    role_id = vault.api("GET", "auth/approle/role/manager/role-id")["data"]["role_id"]
+    policy = MANAGING.format(key=key.rpartition("/")[2])
+    policy += 'path "auth/token/revoke-accessor" { capabilities = ["update"] }'
+    vault.api("PUT", "sys/policies/acl/manager", {"policy": policy})
+    before = vault.accessors()
+    for _ in range(3):  # as a kill leaves them: logged in, and never closed
+        login = AppRole("manager", str(role_id), vault.wrapped_secret_id("manager"))
+        VaultSession(server, login, SystemClock(), pending).open()
+    left = vault.accessors() - before
+    listed = commands.run("vault", "pending", "--json")
+    assert listed.code == 0, listed.text
+    assert {item["accessor"] for item in listed.document["tokens"]} == left
+    assert len(left) == 3
+    assert all(0 < item["seconds"] <= 900 for item in listed.document["tokens"])
+    ended = commands.run("vault", "revoke-pending")
+    assert ended.code == 0, ended.text
+    assert not any(vault.lives(accessor) for accessor in left)
+    assert commands.run("vault", "pending").out == "no token is left\n"

@@ -15,6 +15,38 @@ def group() -> None:
     """What is left in Vault."""
 
 
+@app.command()
+def pending(state: StateOption = None, as_json: JsonOption = False) -> ExitCode:
+    """List the tokens that this state directory has made and not revoked yet; asks nobody."""
+    from secure_pipeline.cli._output import Output
+    from secure_pipeline.wiring import pending_tokens
+    from secure_pipeline.wiring.options import Options
+
+    out = Output(as_json=as_json)
+    tokens = pending_tokens(Options(state=state))
+    for token in tokens:
+        out.text(
+            f"token {token.accessor}: {token.address}, made {token.made} for {token.seconds} s"
+        )
+    out.text("end them: secure-pipeline vault revoke-pending" if tokens else "no token is left")
+    out.document(
+        "PendingTokens",
+        {
+            "tokens": [
+                {
+                    "accessor": token.accessor,
+                    "address": token.address,
+                    "namespace": token.namespace,
+                    "made": token.made,
+                    "seconds": token.seconds,
+                }
+                for token in tokens
+            ]
+        },
+    )
+    return ExitCode.PASS
+
+
 @app.command("revoke-pending")
 def revoke_pending(
     policy: PolicyOption = None, state: StateOption = None, as_json: JsonOption = False

@@ -14,6 +14,7 @@ from secure_pipeline.tools.locate import SYSTEM_PATH, LocatedTool, ToolStore, de
 from secure_pipeline.tools.process import Processes
 
 if TYPE_CHECKING:
+    from secure_pipeline.adapters.vaultpending import PendingToken
     from secure_pipeline.doctor import Doctor, Places
     from secure_pipeline.interop.readers import InteropReport
     from secure_pipeline.keys.verify import PublicKey
@@ -175,6 +176,13 @@ def vault_public_key(key: str, options: Options, warn: Callable[[str], None]) ->
     from secure_pipeline.wiring import vault
 
     return vault.public_key(key, options, _world(), warn)
+
+
+def pending_tokens(options: Options) -> tuple[PendingToken, ...]:
+    """The tokens that earlier runs left in Vault, as noted here. Raises: ConfigError."""
+    from secure_pipeline.wiring import vault
+
+    return vault.pending_tokens(options, _world())
 
 
 def revoke_pending(options: Options, warn: Callable[[str], None]) -> Sequence[tuple[str, str]]:

@@ -25,6 +25,7 @@ from secure_pipeline.wiring.options import Options, World
 if TYPE_CHECKING:
     from secure_pipeline.adapters.vault import TokenRule, VaultSession
     from secure_pipeline.adapters.vaultlogin import Login
+    from secure_pipeline.adapters.vaultpending import PendingToken
     from secure_pipeline.adapters.vaultwire import VaultServer
     from secure_pipeline.keys.vault_kv import VaultKvSigner
     from secure_pipeline.keys.vault_transit import VaultTransitSigner
@@ -110,6 +111,13 @@ def public_key(key: str, options: Options, world: World, warn: Callable[[str], N
     with opened as session:
         signer = vault_signer(session, ref, rule, world.environment, None)
         return signer.public_key(str(ref))
+
+
+def pending_tokens(options: Options, world: World) -> tuple[PendingToken, ...]:
+    """What is noted and not revoked yet. Raises: ConfigError for a note that cannot be read."""
+    from secure_pipeline.adapters.vaultpending import PendingTokens
+
+    return PendingTokens(state_directory(options, world) / PENDING).all()
 
 
 def revoke_pending(
