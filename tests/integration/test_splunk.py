@@ -125,11 +125,17 @@ def test_aud_08_a_token_without_acknowledgements(bench: Bench) -> None:
     assert ended.code == 14
     assert "--without-ack" in ended.err
     assert bench.cursor() == -1
+    ended = bench.ship("--without-ack", "--confirm-window", "2m")
+    assert (ended.code, "--deadline" in ended.err) == (2, True)
+    ended = bench.ship("--without-ack", "--confirm-window", "12s", "--deadline", "20s")
+    assert ended.code == 0, ended.text
+    bench.fill(1)
     begun = time.monotonic()
     ended = bench.ship("--without-ack", "--confirm-window", "1s")
     assert ended.code == 0, ended.text
     assert time.monotonic() - begun >= 1
-    assert bench.cursor() == 3
+    assert bench.cursor() == 4
+    assert len(bench.collector.indexed) == 9  # the first four twice: once refused, once taken
 
 
 def test_a_wrong_token_and_a_wrong_index(bench: Bench) -> None:

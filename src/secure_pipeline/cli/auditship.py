@@ -95,6 +95,10 @@ def ship(
         window=_seconds(confirm, "--confirm-window 30s"),
         deadline=_seconds(deadline, "--deadline 2m"), begin=begin,
     )  # fmt: skip
+    if without_ack and asked.window >= asked.deadline:
+        raise UsageError(
+            "--confirm-window is not shorter than --deadline", hint="--deadline 10m, for instance"
+        )
     shipper = open_shipper(Options(config=config, state=state, ledger=ledger), asked)
     if not shipper.path.exists() and not shipper.spool.cursors():
         raise Inconclusive(

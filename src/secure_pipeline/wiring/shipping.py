@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from secure_pipeline.audit.ledgerfiles import LedgerFile
     from secure_pipeline.wiring.options import Options, World
 
+_PATIENCE = 300.0
+"""Seconds to wait for an acknowledgement, at most; half the deadline, so that there is time to
+send again what a collector lost."""
 _GRACE = 1.0
 """Seconds that the end of a run waits for a cursor that is just being written."""
 MAX_COUNTED = 10_000
@@ -84,10 +87,11 @@ class Shipper:
         Raises: VerificationFailed once what precedes it is delivered; Refused, Inconclusive,
         ConfigError, Unavailable, Held.
         """
-        from secure_pipeline.audit.delivery import Delivery, drive
+        from secure_pipeline.audit.delivery import Delivery, DeliveryLimits, drive
         from secure_pipeline.audit.ledgerfiles import ledgers
 
-        until = time.monotonic() + (self._ship.deadline if deadline is None else deadline)
+        seconds = self._ship.deadline if deadline is None else deadline
+        until = time.monotonic() + seconds
         result = Shipped(self.destination)
         with self._held(until, stopped, sleep):
             found = ledgers(self.path)
@@ -98,6 +102,7 @@ class Shipper:
                     self.spool.cursor(ledger.origin),
                     now=time.monotonic,
                     jitter=random.SystemRandom().random,
+                    limits=DeliveryLimits(acknowledge=self._patience(seconds)),
                     begin=self._ship.begin if ledger is found[-1] else None,
                 )
                 if self._unclear:
@@ -113,6 +118,11 @@ class Shipper:
             self._check_nothing_gone(found)
         result.done = True
         return result
+
+    def _patience(self, seconds: float) -> float:
+        """Seconds to wait for an acknowledgement in a delivery of so many seconds."""
+        patience = min(_PATIENCE, max(10.0, seconds / 2))
+        return max(patience, self._ship.window + 30.0) if self._ship.without_ack else patience
 
     def undelivered(self) -> int:
         """How many entries are not acknowledged, at most ``MAX_COUNTED`` + 1.
