@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from fakes.evidence import NAME
+from fakes.registry import build_referrers_registry, push_layout, referrers_registry
 from fakes.release import Release
 from fakes.vaultcommands import MANAGING, VaultCommands
 from fakes.vaultserver import RealVault, real_vault
@@ -257,3 +259,32 @@ def test_ci_06_every_credential_is_listed_and_revoked(commands: VaultCommands, k
     assert ended.code == 0, ended.text
     assert not any(vault.lives(accessor) for accessor in left)
     assert commands.run("vault", "pending").out == "no token is left\n"
+
+
+def test_blast_radius_of_a_repository(commands: VaultCommands, key: str, tmp_path: Path) -> None:
+    """All tagged images, and those that only their evidence's tag names; others are said."""
+    tagged, untagged, foreign = (
+        Release(tmp_path / name, name.encode()) for name in ("tagged", "untagged", "foreign")
+    )
+    for release in (tagged, untagged):
+        sign(commands, f"{key}@2", release)
+    sign(commands, f"{key}@3", foreign)
+    name = "team/app"
+    with referrers_registry(build_referrers_registry(tmp_path / "program")) as host:
+        for release in (tagged, untagged, foreign):
+            push_layout(release.layout, host, name)
+        data = (tagged.path / "blobs/sha256" / tagged.image.digest.hex).read_bytes()
+        answer = requests.put(
+            f"http://{host}/v2/{name}/manifests/v1", data, timeout=20,
+            headers={"Content-Type": tagged.image.media_type},
+        )  # fmt: skip
+        assert answer.status_code == 201
+        place = f"{host}/{name}"
+        ended = commands.run("keys", "blast-radius", f"{key}@2", "--in", place, "--json")
+        assert ended.code == 0, ended.text
+        found = {item["image"]: item["inLedger"] for item in ended.document["found"]}
+        images = [f"{place}@{release.image.digest}" for release in (tagged, untagged)]
+        assert found == dict.fromkeys(images, True)
+        assert any("images without a tag" in line for line in ended.document["notSeen"])
+        ended = commands.run("keys", "blast-radius", f"{key}@2", "--in", f"{host}/nothing/here")
+        assert ended.code in (4, 14), ended.text

@@ -14,7 +14,7 @@ from secure_pipeline.adapters.http import HttpLimits, Origin, Transport
 from secure_pipeline.adapters.registryauth import Authorizer
 from secure_pipeline.adapters.registryclient import Fetched, Place, RegistryClient
 from secure_pipeline.adapters.registrydownload import stream_blob
-from secure_pipeline.adapters.registrylist import ListLimits, first_page, list_referrers
+from secure_pipeline.adapters.registrylist import ListLimits, first_page, list_referrers, list_tags
 from secure_pipeline.adapters.registrytags import TagChange
 from secure_pipeline.adapters.registryupload import Uploads, check
 from secure_pipeline.errors import Inconclusive, VerificationFailed
@@ -125,6 +125,10 @@ class Repository:
         descriptor = describe(found.data, f"{self.name}:{tag}")
         self._kept.keep(descriptor.digest, found.data)
         return descriptor
+
+    def tags(self) -> tuple[str, ...]:
+        """Return the names of all tags. Raises: VerificationFailed, Inconclusive, Unavailable."""
+        return list_tags(self._client, self._limits.lists, f"{self.name}: tags")
 
     def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
         """Return what refers to a manifest: of the API and of the fallback tag (REG-09).

@@ -1,4 +1,4 @@
-"""The referrers API of a registry, page by page, within limits (SIG-15)."""
+"""Lists of a registry, of referrers and of tags, page by page, within limits (SIG-15)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from requests.utils import parse_header_links
 
 from secure_pipeline.adapters.http import Origin, shown
 from secure_pipeline.adapters.registryclient import Fetched, RegistryClient
-from secure_pipeline.errors import Inconclusive, Unavailable
+from secure_pipeline.errors import Inconclusive, Unavailable, VerificationFailed
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.manifest import (
     INDEX_TYPE,
@@ -18,6 +18,7 @@ from secure_pipeline.oci.manifest import (
     Descriptor,
 )
 from secure_pipeline.oci.referrers import listed
+from secure_pipeline.shape import optional, parse_object
 
 _MAX_LINK = 8 << 10
 
@@ -76,6 +77,35 @@ def first_page(
     url = client.url(f"referrers/{subject}")
     page = client.fetch(url, headers={"Accept": INDEX_TYPE}, limit=MAX_MANIFEST_BYTES)
     return None if page is None else listed(page.data, where)
+
+
+def list_tags(client: RegistryClient, limits: ListLimits, where: str) -> tuple[str, ...]:
+    """Return the names of all tags of the repository, as the registry says them.
+
+    Raises: VerificationFailed for a malformed page; Inconclusive over a limit or where pages
+    lead in a circle; Unavailable, also where there is no such list.
+    """
+    url: str | None = client.url("tags/list")
+    deadline = client.transport.deadline(limits.seconds)
+    found: list[str] = []
+    seen: set[str] = set()
+    while url is not None:
+        if url in seen or len(seen) >= limits.pages:
+            raise Inconclusive("the pages of the tags do not end", where=where)
+        seen.add(url)
+        page = client.fetch(url, limit=MAX_MANIFEST_BYTES, deadline=deadline)
+        if page is None:
+            raise Unavailable("there is no such list", where=where)
+        tags = optional(
+            parse_object(page.data, where, limit=MAX_MANIFEST_BYTES), "tags", list, where
+        )
+        if not all(isinstance(tag, str) for tag in tags or []):
+            raise VerificationFailed("a tag is not a text", where=where)
+        found += tags or []
+        if len(found) > limits.entries:
+            raise Inconclusive(f"more than {limits.entries} tags", where=where)
+        url = _next(client, page)
+    return tuple(dict.fromkeys(found))
 
 
 def _next(client: RegistryClient, page: Fetched) -> str | None:

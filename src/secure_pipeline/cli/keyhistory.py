@@ -37,7 +37,7 @@ def blast_radius(
     places: Annotated[
         list[str] | None,
         typer.Option(
-            "--in", help="Look there too: HOST/NAME@sha256:… or layout:DIR; may be repeated."
+            "--in", help="Look there too: HOST/NAME[@sha256:…] or layout:DIR; may be repeated."
         ),
     ] = None,
     public_key: PublicKeyOption = None,
@@ -53,7 +53,6 @@ def blast_radius(
     """List everything that one version of a key in Vault has signed, and what cannot be seen."""
     from secure_pipeline.cli._output import Output
     from secure_pipeline.wiring import blast_radius as look
-    from secure_pipeline.wiring.keyhistory import ALWAYS_BLIND
     from secure_pipeline.wiring.options import Options, RegistryOptions
 
     out = Output(as_json=as_json)
@@ -75,7 +74,7 @@ def blast_radius(
     if not (images or others or found.seen or found.usage.loose):
         out.text("nothing that this version has signed was found")
     out.text("not seen:")
-    for blind in (*found.blind, ALWAYS_BLIND):
+    for blind in (*found.blind, *found.limits):
         out.text(f"  {blind}")
     code = ExitCode.INCONCLUSIVE if found.blind else ExitCode.PASS
     out.document(
@@ -90,7 +89,7 @@ def blast_radius(
                 {"image": s.image, "predicateTypes": list(s.types), "inLedger": s.recorded}
                 for s in found.seen
             ],
-            "notSeen": [*found.blind, ALWAYS_BLIND],
+            "notSeen": [*found.blind, *found.limits],
             "exitCode": int(code),
         },
     )

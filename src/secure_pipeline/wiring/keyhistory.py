@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,8 @@ from secure_pipeline.wiring.stores import Stores
 from secure_pipeline.wiring.verifying import load_policy
 
 Warn = Callable[[str], None]
+_EVIDENCE = re.compile(r"sha256-([0-9a-f]{64})(?:\.(?:att|sig|sbom))?")
+"""Tags beside an image, of both layouts."""
 ALWAYS_BLIND = (
     "what was signed without this ledger, on other machines or by whoever else could reach the "
     "key: Vault's own audit log has every request"
@@ -59,7 +62,9 @@ class BlastRadius:
     usage: Usage
     seen: tuple[Seen, ...]
     blind: tuple[str, ...]
-    """What could not be seen, besides ``ALWAYS_BLIND``; empty if all was read."""
+    """What should have been seen and could not; empty if all was read."""
+    limits: tuple[str, ...]
+    """What cannot be seen in this way at all."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def blast_radius(
     ref, version = versioned(key)
     used = usage(ledger_path(options, world), ref, version)
     if not places:
-        return BlastRadius(ref, version, None, used, (), used.blind)
+        return BlastRadius(ref, version, None, used, (), used.blind, (ALWAYS_BLIND,))
     public = _public(ref, version, public_key, options, world, warn)
     seen: list[Seen] = []
     blind = list(used.blind)
@@ -113,7 +118,8 @@ def blast_radius(
                 continue
             if types:
                 seen.append(Seen(name, types, str(digest) in known))
-    return BlastRadius(ref, version, public.hint, used, tuple(seen), tuple(blind))
+    limits = (*filter(None, map(_untagged, places)), ALWAYS_BLIND)
+    return BlastRadius(ref, version, public.hint, used, tuple(seen), tuple(blind), limits)
 
 
 def revoke(request: RevokeRequest, options: Options, world: World, warn: Warn) -> Revoked:
@@ -241,19 +247,41 @@ def _least(data: dict[str, object], ref: KeyRef) -> int:
 
 
 def _images(place: str, stores: Stores) -> Iterator[tuple[str, Source, Digest]]:
-    """The image that was named, or all of a layout. Raises: UsageError, VerificationFailed."""
-    if not place.startswith(LAYOUT) or "@" in place:
+    """The image that was named, or all of a layout or a repository.
+
+    Raises: UsageError, VerificationFailed, Inconclusive, Unavailable.
+    """
+    if "@" in place:
         source, digest = open_source(place, stores)
         yield place, source, digest
-        return
-    layout = Layout.open(Path(place.removeprefix(LAYOUT)))
-    listed = [
-        item.digest
-        for item in layout.manifests()
-        if item.artifact_type is None and not (item.tag or "").startswith("sha256-")
-    ]
-    for digest in dict.fromkeys(listed):
-        yield f"{place}@{digest}", layout, digest
+    elif place.startswith(LAYOUT):
+        layout = Layout.open(Path(place.removeprefix(LAYOUT)))
+        listed = layout.manifests()
+        images = [item.digest for item in listed if item.artifact_type is None and not item.tag]
+        images += _tagged(layout, [item.tag for item in listed if item.tag])
+        for digest in dict.fromkeys(images):
+            yield f"{place}@{digest}", layout, digest
+    else:
+        repository = stores.repository(place)
+        for digest in dict.fromkeys(_tagged(repository, repository.tags())):
+            yield f"{place}@{digest}", repository, digest
+
+
+def _untagged(place: str) -> str | None:
+    """What a repository's list of tags leaves out."""
+    if "@" in place or place.startswith(LAYOUT):
+        return None
+    return f"{place}: images without a tag, of their own or of their evidence"
+
+
+def _tagged(source: Source, tags: Iterable[str]) -> Iterator[Digest]:
+    """Images that tags name, and those whose evidence has a tag, tagged themselves or not."""
+    for tag in tags:
+        evidence = _EVIDENCE.fullmatch(tag)
+        if evidence:
+            yield Digest.parse(f"sha256:{evidence[1]}")
+        elif found := source.tagged(tag):
+            yield found.digest
 
 
 def _types(source: Source, digest: Digest, public: PublicKey) -> Iterator[str]:
