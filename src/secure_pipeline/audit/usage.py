@@ -20,6 +20,8 @@ from secure_pipeline.keys.uri import KeyRef
 
 MAX_USES = 1_000_000
 """Entries of one key that are kept."""
+_ACTIONS = tuple(b'{"action":"%s",' % name for name in (b"sign", b"fetch", b"push"))
+"""How the lines begin that matter; an entry's one form makes this exact."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,8 @@ def _read(work: _Work, path: Path) -> list[str]:
     last = -1
     try:
         for stored in reader.entries(path):
-            work.take(stored)
+            if stored.data.startswith(_ACTIONS):
+                work.take(stored)
             last = stored.seq
     except PipelineError as error:
         return [f"{path}: nothing behind entry {last} ({error.message})"]
