@@ -12,6 +12,11 @@ import pytest
 from fakes.faultproxy import Exchange, fault_proxy
 from fakes.vaultcommands import VaultCommands
 from fakes.vaultserver import RealVault, real_vault
+from secure_pipeline.adapters.clock import SystemClock
+from secure_pipeline.adapters.vault import VaultSession
+from secure_pipeline.adapters.vaultlogin import AppRole, PersonToken
+from secure_pipeline.adapters.vaultpending import PendingTokens
+from secure_pipeline.adapters.vaultwire import VaultServer
 from secure_pipeline.audit import reader
 from secure_pipeline.audit.entry import Entry, Outcome
 
@@ -180,3 +185,37 @@ def test_what_cannot_be_asked(
     assert ended.code == 2, ended.text
     assert words in ended.err
     assert hint in ended.err
+
+
+def test_a_persons_token_is_as_old_as_the_one_it_is_made_from(
+    vault: RealVault, tmp_path: Path
+) -> None:
+    """A short child of an old token is no young login; one that AppRole makes is."""
+    vault.api("PUT", "sys/policies/acl/person", {
+        "policy": 'path "auth/token/create" { capabilities = ["update"] }'
+    })  # fmt: skip
+    made = vault.api("POST", "auth/token/create", {"policies": ["person"], "ttl": "100h"})["auth"]
+    parent = vault.api("POST", "auth/token/lookup", {"token": made["client_token"]})["data"]
+    server = VaultServer(vault.address, plain_http=True)
+    before = SystemClock().now()
+    for login, kinds in (
+        (PersonToken(made["client_token"]), ["token"]),
+        (approle(vault), ["token", "secret-id"]),
+    ):
+        pending = PendingTokens(tmp_path / "tokens")
+        with VaultSession(server, login, SystemClock(), pending) as session:
+            found = {item.kind: item.created for item in session.issued()}
+        assert list(found) == kinds
+        assert found["token"]
+        if kinds == ["token"]:
+            assert int(found["token"].timestamp()) == parent["creation_time"]
+        else:
+            assert found["secret-id"]
+            assert before < found["token"]
+            assert abs((found["secret-id"] - before).total_seconds()) < 60
+
+
+def approle(vault: RealVault) -> AppRole:
+    """A login with a fresh wrapped secret-id."""
+    role_id = vault.role("signer", "release")
+    return AppRole("signer", role_id, vault.wrapped_secret_id("signer"))
