@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fakes.authority import Authority, make_authority
+from fakes.lockedregistry import HASH
 from fakes.registry import configured_registry, debian_program
 from fakes.tokenservice import IDENTITY, PASSWORD, USER, TokenService, token_service
 from secure_pipeline.adapters.clock import SystemClock
@@ -25,8 +26,7 @@ from secure_pipeline.tools.process import Processes
 
 pytestmark = pytest.mark.integration
 
-HASH = "$2b$05$abcdefghijklmnopqrstuui3d48x2EmEcM8nS6p4.UqwA2W2X0bq2"
-"""bcrypt of PASSWORD."""
+
 BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 QUICK = RegistryLimits(http=HttpLimits(total=20.0))
 
