@@ -77,7 +77,7 @@ def copy_image(
         work.referrers(descriptor.digest, MAX_DEPTH)
         work.cosign_tags(descriptor.digest)
     # (3) the same at the destination, read back from there
-    work.compare(root, manifests)
+    work.compare(root)
     # (4) the name under which people find it
     if tag:
         work.tag(root, tag)
@@ -105,6 +105,10 @@ class _Copy:
         self.copied = copied
         self._manifests = 0
         self._said = 0
+        self._referring: dict[Digest, set[Digest]] = {}
+        """Subject to the manifests that were copied because they refer to it."""
+        self._tagged: dict[str, set[Digest]] = {}
+        """cosign's tags to the layers that were copied."""
 
     def content(self, root: Descriptor) -> tuple[Descriptor, ...]:
         """Copy an image or an index with its images; return every manifest, the root first."""
@@ -175,6 +179,7 @@ class _Copy:
                 )
             manifest = self._image(descriptor, listed=True)
             self.copied.referrers += manifest.subject is not None
+            self._referring.setdefault(subject, set()).add(descriptor.digest)
             self.referrers(descriptor.digest, depth - 1)
 
     def cosign_tags(self, digest: Digest) -> None:
@@ -187,6 +192,7 @@ class _Copy:
                 change = partial(self._add, manifest)
                 self.target.change_tag(tag, MANIFEST_TYPE, change)
                 self.copied.tags.append(tag)
+                self._tagged[tag] = _digests(manifest)
 
     def _add(self, wanted: Manifest, present: bytes | None) -> bytes | None:
         """The destination's manifest with the layers that it lacks; None if it lacks none."""
@@ -201,35 +207,29 @@ class _Copy:
             self.target.write_blob(data, media_type)
         return form.manifest
 
-    def compare(self, root: Descriptor, manifests: Sequence[Descriptor]) -> None:
-        """Read everything back from the destination; its layers are hashed if it is a layout."""
+    def compare(self, root: Descriptor) -> None:
+        """Read all that was copied back from the destination; a layout hashes its layers."""
         self.on_progress("comparing")
         checked = check_image(self.target, root.digest, layers=False)
         for _, manifest in checked.manifests:
             for blob in manifest.layers:
                 if not self.target.has_blob(blob.digest, blob.size):
                     raise self._lost(f"layer {blob.digest}")
-        for descriptor in manifests:
-            theirs = {item.digest for item in self.target.referrers(descriptor.digest)}
-            for item in self.source.referrers(descriptor.digest):
-                if item.digest not in theirs:
-                    raise self._lost(f"referrer {item.digest}")
-        for tag in self.copied.tags:
-            if not self._layers(self.source, tag) <= self._layers(self.target, tag):
+        for subject, referring in self._referring.items():
+            listed = {item.digest for item in self.target.referrers(subject)}
+            for digest in referring - listed:
+                raise self._lost(f"referrer {digest}")
+        for tag, layers in self._tagged.items():
+            tagged = self.target.tagged(tag)
+            if tagged is None or not layers <= _digests(self.target.read_manifest(tagged)):
                 raise self._lost(f"part of {tag}")
-
-    def _layers(self, store: Source, tag: str) -> set[Digest]:
-        tagged = store.tagged(tag)
-        return _digests(store.read_manifest(tagged)) if tagged else set()
 
     def tag(self, root: Descriptor, tag: str) -> None:
         """Write the caller's tag."""
-        data = (
-            self.source.read_index(root).raw
-            if root.media_type in INDEX_TYPES
-            else (self.source.read_manifest(root).raw)
+        read = (
+            self.source.read_index if root.media_type in INDEX_TYPES else self.source.read_manifest
         )
-        self.target.write_manifest(data, root.media_type, tag=tag)
+        self.target.write_manifest(read(root).raw, root.media_type, tag=tag)
         self.copied.tags.append(tag)
 
     def _lost(self, what: str) -> VerificationFailed:
