@@ -15,6 +15,7 @@ import typing
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
+from fractions import Fraction
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -29,6 +30,7 @@ _INT = re.compile(r"[-+]?[0-9]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _DURATION = re.compile(r"([0-9]+)(ms|s|m|h|d)\Z")
 _SIZE = re.compile(r"([0-9]+)(B|KiB|MiB|GiB)?\Z")
+_PERCENT = re.compile(r"([0-9]{1,3}(\.[0-9]{1,6})?)%\Z")
 _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE_UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -37,6 +39,27 @@ T = TypeVar("T")
 
 class Size(int):
     """A number of bytes, written ``512MiB``."""
+
+
+class Percent(Fraction):
+    """A share from 0 to 1, exact, written ``5%`` or ``0.5%``."""
+
+    def __new__(cls, text: str) -> Percent:
+        """Parse it. Raises: ValueError."""
+        match = _PERCENT.match(text)
+        if not match or Fraction(match[1]) > 100:
+            raise ValueError("a share such as 5% or 0.5% is needed here")
+        return super().__new__(cls, Fraction(match[1]) / 100)
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"{float(self * 100):g}%"
+
+    def __copy__(self) -> Percent:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Percent:
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +263,8 @@ def _decode_scalar(kind: Any, node: Node, path: str) -> Any:
         return _duration(node, path)
     if kind is Size:
         return _size(node, path)
+    if kind is Percent:
+        return _percent(node, path)
     if kind is date:
         return _date(node, path)
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -275,6 +300,13 @@ def _size(node: Node, path: str) -> Size:
     if not match or len(match[1]) > 15:
         node.fail(f"{path}: a size such as 10MiB or 2GiB is needed here")
     return Size(int(match[1]) * _SIZE_UNITS[match[2]])
+
+
+def _percent(node: Node, path: str) -> Percent:
+    try:
+        return Percent(str(node.value))
+    except ValueError as error:
+        node.fail(f"{path}: {error}")
 
 
 def _date(node: Node, path: str) -> date:
@@ -325,6 +357,8 @@ def _schema(kind: Any) -> dict[str, Any]:
         return {"type": "string", "pattern": "^[0-9]{1,9}(ms|s|m|h|d)$"}
     if kind is Size:
         return {"type": ["string", "integer"], "pattern": "^[0-9]{1,15}(B|KiB|MiB|GiB)?$"}
+    if kind is Percent:
+        return {"type": "string", "pattern": "^[0-9]{1,3}(\\.[0-9]{1,6})?%$"}
     if kind is date:
         return {"type": "string", "format": "date"}
     return {"type": {str: "string", int: "integer", float: "number", bool: "boolean"}[kind]}

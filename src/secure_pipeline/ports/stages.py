@@ -1,15 +1,10 @@
-"""What stages need from the world, as small interfaces with typed requests and answers.
-
-Real implementations live in tools/, keys/ and adapters/; wiring.py chooses them. Each port
-has a contract suite (tests/contracts) that its fake and its real implementation both pass.
-"""
+"""What the stages up to the scan need: source, analyser, tests, builder, scanner."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,16 +22,6 @@ class ToolIdentity:
     version: str
     digest: str
     """``sha256:…`` of the executable (of the lock file for a Python environment)."""
-
-
-class Clock(Protocol):
-    """Time, so that no stage reads it by itself."""
-
-    def now(self) -> datetime:
-        """The present time, UTC."""
-
-    def monotonic(self) -> float:
-        """Seconds for measuring durations."""
 
 
 @dataclass(frozen=True)
@@ -276,138 +261,3 @@ class Scanner(Protocol):
 
     def scan(self, request: ScanRequest, on_event: OnEvent) -> ScanReport:
         """Scan. Raises: Unavailable (tool, database), Inconclusive (no complete report)."""
-
-
-class Signer(Protocol):
-    """A private key that signs, and the public key that checks it."""
-
-    @property
-    def algorithm(self) -> str:
-        """One of policy.document.Algorithm's values."""
-
-    @property
-    def public_key_der(self) -> bytes:
-        """SubjectPublicKeyInfo, DER."""
-
-    def sign(self, message: bytes) -> bytes:
-        """Sign ``message`` (hashed by the algorithm). ECDSA signatures are DER."""
-
-
-@dataclass(frozen=True)
-class Certified:
-    """Whose a keyless signature is, once everything about it was checked."""
-
-    identity: str
-    """The certificate's e-mail address, URI or user name."""
-    issuer: str
-    """URL of the OpenID Connect issuer that vouched for it."""
-    signed_at: datetime
-    """The earliest time, UTC, at which a log or an authority saw the signature."""
-
-
-class IdentityVerifier(Protocol):
-    """Checks keyless signatures against one trust root, offline."""
-
-    def verify(self, bundle: bytes, payload: bytes) -> Certified:
-        """Check certificate chain, log entry, time and signature of a Sigstore bundle.
-
-        ``payload`` is what must have been signed: the payload of its envelope, or the message.
-        Raises: VerificationFailed (proven wrong, or not proven), Inconclusive (of a kind that
-        cannot be checked).
-        """
-
-
-class ContainerKind(Enum):
-    """What a container is in its workload."""
-
-    MAIN = "container"
-    INIT = "init"
-    SIDECAR = "sidecar"
-    """An init container that keeps running beside the main ones (Kubernetes 1.28)."""
-    EPHEMERAL = "ephemeral"
-
-
-@dataclass(frozen=True)
-class RunningContainer:
-    """One container as its runtime describes it, never as a specification does (REG-06)."""
-
-    place: str
-    """Where it runs: ``docker://NAME`` or ``k8s://NAMESPACE/POD#CONTAINER``."""
-    id: str
-    """The runtime's own id of the container."""
-    kind: ContainerKind
-    running: bool
-    """False for one that ended, such as an init container."""
-    asked: str
-    """The image as it was asked for; only for messages."""
-    image: str
-    """What the runtime says it runs: ``sha256:<hex>`` of a config, a manifest or an index, with
-    or without ``name@`` before it and ``docker-pullable://`` and the like cut off (REG-05)."""
-    names: tuple[str, ...] = ()
-    """``name@sha256:<hex>`` under which the runtime pulled it, if it says."""
-    platform: str | None = None
-    """os/arch[/variant] of the machine, if the runtime says."""
-    read_only: bool = False
-    """Its root file system cannot be written."""
-    started: str = ""
-    """When it started, as the runtime says; a restart changes it."""
-    image_is_config: bool = False
-    """``image`` is certainly the digest of a config, as in Docker's own image store."""
-
-
-@dataclass(frozen=True)
-class ChangedFile:
-    """One file of the container's writable layer that can be executed."""
-
-    path: str
-    change: str
-    """'added', 'changed' or 'deleted'."""
-
-
-class Runtime(Protocol):
-    """A container runtime or an orchestrator."""
-
-    def containers(self) -> tuple[RunningContainer, ...]:
-        """All containers of what was asked for; never empty.
-
-        Raises: UsageError (there is none of that name), Unavailable (no answer, no permission).
-        """
-
-    def drift(self, container: RunningContainer) -> tuple[ChangedFile, ...] | None:
-        """Executables that differ from the image, sorted by path; None if it cannot be seen.
-
-        Raises: Unavailable; Inconclusive over a limit.
-        """
-
-
-@dataclass(frozen=True)
-class SecretUse:
-    """A secret that is about to be used, or a step that cannot be undone; never a secret's value.
-
-    Recorded before it happens (AUD-05).
-    """
-
-    action: str
-    """'login', 'fetch', 'sign', 'push', 'promote', 'revoke' or 'rotate'."""
-    stage: str
-    """The stage or command that asks."""
-    subject: str
-    """What it is about: ``NAME@sha256:…``, or a key's URI."""
-    run: str | None = None
-    details: Mapping[str, str | int | bool | None] = field(default_factory=dict)
-    """Such as ``path``, ``version``, ``requestHash`` (``sha256:…``); keys are stable."""
-
-
-class Ledger(Protocol):
-    """The record of what was done with secrets: who, when, what, with which outcome."""
-
-    def intend(self, use: SecretUse) -> str:
-        """Record what is about to happen and return the entry's id once it is on the disk.
-
-        Raises: Unavailable if it cannot be recorded; then it must not happen.
-        """
-
-    def conclude(
-        self, intent: str, outcome: str, details: Mapping[str, str | int | bool | None]
-    ) -> None:
-        """Record how it ended: 'done', 'failed' or 'refused'. Raises: Unavailable."""
