@@ -131,7 +131,8 @@ class _Reader(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> None:
-        self.module.uses.append((self.names.get(node.id, node.id), node.lineno))
+        if isinstance(node.ctx, ast.Load):  # a field that is called ``socket`` opens none
+            self.module.uses.append((self.names.get(node.id, node.id), node.lineno))
 
     def _full(self, node: ast.expr) -> str | None:
         if isinstance(node, ast.Name):
