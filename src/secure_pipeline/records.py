@@ -7,10 +7,12 @@ refused, and the caller does the work again.
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +37,7 @@ def encode(value: Any) -> Any:
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
-    if isinstance(value, Path):
+    if isinstance(value, Path | Fraction):
         return str(value)
     if value is None or isinstance(value, str | int | float | bool):
         return value
@@ -54,10 +56,10 @@ def _decode(kind: Any, value: Any) -> Any:
     if kind is Any:
         return value
     arguments = typing.get_args(kind)
-    if type(None) in arguments:
-        inner = next(a for a in arguments if a is not type(None))
-        return None if value is None else _decode(inner, value)
     origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        alternative = _alternative(arguments, value)
+        return None if alternative is type(None) else _decode(alternative, value)
     if origin is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(_decode(arguments[0], item) for item in value)
@@ -68,11 +70,27 @@ def _decode(kind: Any, value: Any) -> Any:
         return _decode_dataclass(kind, value)
     if kind is datetime:
         return datetime.fromisoformat(value)
-    if isinstance(kind, type) and issubclass(kind, Enum | Path):
+    if isinstance(kind, type) and issubclass(kind, Enum | Path | Fraction):
         return kind(value)
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise TypeError(f"{value!r} is not {kind.__name__}")
     return value
+
+
+def _alternative(kinds: tuple[Any, ...], value: Any) -> Any:
+    """The type of a union that a value is of: by the fields of a record where there are several."""
+    rest = [kind for kind in kinds if kind is not type(None)]
+    if value is None and len(rest) < len(kinds):
+        return type(None)
+    if len(rest) == 1:
+        return rest[0]
+    for kind in rest:
+        if dataclasses.is_dataclass(kind):
+            if isinstance(value, dict) and set(value) == {f.name for f in dataclasses.fields(kind)}:
+                return kind
+        elif type(value) is kind:
+            return kind
+    raise TypeError(f"{value!r} is none of {', '.join(str(kind) for kind in kinds)}")
 
 
 def _decode_dataclass(kind: Any, value: Any) -> Any:
