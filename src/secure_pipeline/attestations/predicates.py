@@ -32,9 +32,11 @@ SIGN = "https://sigstore.dev/cosign/sign/v1"
 VSA = "https://slsa.dev/verification_summary/v1"
 SEAL = f"{NAMESPACE}/attestation/seal/v1"
 PROMOTION = f"{NAMESPACE}/attestation/promotion/v1"
+QUARANTINE = f"{NAMESPACE}/attestation/quarantine/v1"
+RELEASE = f"{NAMESPACE}/attestation/quarantine-release/v1"
 LEDGER_HEAD = f"{NAMESPACE}/attestation/ledger-head/v1"
 
-AFTER_SEAL = frozenset({SEAL, VSA, PROMOTION, LEDGER_HEAD})
+AFTER_SEAL = frozenset({SEAL, VSA, PROMOTION, QUARANTINE, RELEASE, LEDGER_HEAD})
 """Types that a run may add after its seal: verdicts about the evidence, not evidence."""
 
 RUN_MEMBER = "securePipeline_run"
@@ -147,6 +149,9 @@ _TIMES = {
     VSA: ("timeVerified",),
     SEAL: ("sealedAt",),
     LEDGER_HEAD: ("takenAt",),
+    PROMOTION: ("finishedOn",),
+    QUARANTINE: ("quarantinedAt",),
+    RELEASE: ("releasedAt",),
 }
 _STARTED = {"finishedOn": "startedOn", "scanFinishedOn": "scanStartedOn"}
 

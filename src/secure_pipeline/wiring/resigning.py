@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +13,18 @@ from secure_pipeline.audit.log import FileLedger
 from secure_pipeline.audit.recording import recorded
 from secure_pipeline.errors import UsageError
 from secure_pipeline.events import OnEvent
-from secure_pipeline.keys import local
 from secure_pipeline.keys.uri import KeyRef
-from secure_pipeline.keys.verify import PublicKey
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.oci.store import Target
-from secure_pipeline.policy.document import Algorithm, LoadedPolicy
-from secure_pipeline.ports import SecretUse, Signer
+from secure_pipeline.ports import SecretUse
 from secure_pipeline.stages.resign import STAGE, Resigned, passes, plan_resign, resign
 from secure_pipeline.stages.result import StageResult
 from secure_pipeline.stages.verify import VerifyInputs, verify
 from secure_pipeline.wiring.auditing import ledger_path, open_ledger
-from secure_pipeline.wiring.keys import session_for
 from secure_pipeline.wiring.options import Options, World
+from secure_pipeline.wiring.signing import Warn, opened_signer, public_half
 from secure_pipeline.wiring.stores import Stores
-from secure_pipeline.wiring.vault import young_signer
 from secure_pipeline.wiring.verifying import VerifyTarget, verify_inputs
-
-Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -79,13 +73,13 @@ def resign_image(
     details = {"key": str(ref), "old": request.old}
     with (
         recorded(ledger, SecretUse("sign", STAGE, image, None, details)) as ended,
-        _signer(ref, inputs.policy, options, world, warn) as signer,
+        opened_signer(STAGE, ref, inputs.policy, options, world, warn) as signer,
     ):
         plan = plan_resign(inputs, signer.public_key_der, request.old, SystemClock().now())
         with _pushed(inputs, ledger):
             place = cast(Target, inputs.source)
             done = resign(plan, inputs, place, signer, SystemClock(), on_event)
-        ended |= {"keyId": _hint(signer), "old": done.old, "statements": done.statements}
+        ended |= {"keyId": public_half(signer).hint, "old": done.old, "statements": done.statements}
         ended["signed"] = done.signed
     return ResignOutcome(inputs.image, before, done)
 
@@ -96,23 +90,3 @@ def _pushed(inputs: VerifyInputs, ledger: FileLedger) -> Iterator[None]:
     use = SecretUse("push", STAGE, f"{inputs.source.name}@{inputs.image.digest}")
     with recorded(ledger, use) if inputs.source.remote else nullcontext():
         yield
-
-
-@contextmanager
-def _signer(
-    ref: KeyRef, policy: LoadedPolicy, options: Options, world: World, warn: Warn
-) -> Iterator[Signer]:
-    """The new key, wherever it is; what was opened for it is ended."""
-    if ref.vault is None:
-        password = local.password_from(world.environment)
-        if password is None:
-            hint = f"set {local.PASSWORD_VARIABLES[0]}"
-            raise UsageError("the key's password is not set", hint=hint)
-        yield local.load(world.directory / ref.path, password)
-        return
-    with session_for(STAGE, policy, options, world, warn) as session:
-        yield young_signer(session, ref, policy, world.environment)
-
-
-def _hint(signer: Signer) -> str:
-    return PublicKey("new", Algorithm(signer.algorithm), signer.public_key_der).hint

@@ -10,19 +10,15 @@ from time import sleep
 from typing import TYPE_CHECKING
 
 from secure_pipeline.adapters.clock import SystemClock
-from secure_pipeline.adapters.registry import Repository
 from secure_pipeline.attestations import dsse
-from secure_pipeline.attestations.publishing import publish
 from secure_pipeline.audit.recording import recorded
 from secure_pipeline.errors import ConfigError, UsageError
 from secure_pipeline.events import OnEvent
 from secure_pipeline.keys import local
 from secure_pipeline.keys.uri import KeyRef
-from secure_pipeline.keys.verify import PublicKey
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.oci.store import Source
-from secure_pipeline.policy.document import Algorithm
 from secure_pipeline.ports import Runtime, SecretUse, Signer
 from secure_pipeline.stages import running, running_candidates, running_vsa
 from secure_pipeline.stages.running import RunningReport
@@ -32,6 +28,7 @@ from secure_pipeline.stages.running_watch import Watch
 from secure_pipeline.wiring.auditing import ledger_path, open_ledger
 from secure_pipeline.wiring.keyless import Trust
 from secure_pipeline.wiring.options import Options, World
+from secure_pipeline.wiring.signing import publish_statements
 from secure_pipeline.wiring.stores import Stores
 from secure_pipeline.wiring.verifying import VerifyTarget, load_policy, operator_keys
 
@@ -111,7 +108,10 @@ class RunningSession:
             details["statements"] = len(made)
         for summary in made:
             with recorded(self._ledger, self._use("push", str(summary.image))):
-                _attach(summary, self._signer)
+                envelope = dsse.parse_envelope(summary.envelope)
+                publish_statements(
+                    summary.source, summary.image, [envelope], self._signer, SystemClock()
+                )
         return made
 
     def _opened(self, key: str, world: World) -> Signer:
@@ -132,15 +132,6 @@ class RunningSession:
 
     def _source(self, name: str) -> Source:
         return self._stores.source(name, None)
-
-
-def _attach(summary: Summary, signer: Signer) -> None:
-    """Publish a summary where its build is; another look adds another one."""
-    if not isinstance(summary.source, Layout | Repository):
-        raise UsageError("nothing can be attached there", where=summary.source.name)
-    key = PublicKey("vsa", Algorithm(signer.algorithm), signer.public_key_der)
-    image = summary.source.find(summary.image.digest)
-    publish(summary.source, image, [dsse.parse_envelope(summary.envelope)], key, summary.made)
 
 
 def _signer(uri: str, world: World) -> Signer:
