@@ -83,10 +83,15 @@ def verify(inputs: VerifyInputs, clock: Clock, on_event: OnEvent) -> StageResult
     ``statements``, ``untrusted``. Reports: decision.json, and vsa.json unless INCONCLUSIVE.
     Raises: ConfigError (a key of the policy), Unavailable.
     """
+    return examine(inputs, clock, on_event)[0]
+
+
+def examine(inputs: VerifyInputs, clock: Clock, on_event: OnEvent) -> tuple[StageResult, Answer]:
+    """Do what ``verify`` does, and return what it was decided from besides. Raises: the same."""
     started, begun = clock.now(), clock.monotonic()
     decision, answer = judge(inputs, started, on_event)
     vsa = make_vsa(inputs, decision, answer, started)
-    return StageResult(
+    result = StageResult(
         stage=STAGE,
         verdict=_VERDICTS[decision.outcome],
         summary=_summary(decision, answer),
@@ -99,6 +104,7 @@ def verify(inputs: VerifyInputs, clock: Clock, on_event: OnEvent) -> StageResult
         figures=_figures(inputs, decision, answer),
         exit_code=None if decision.outcome is Outcome.ALLOW else decision.code,
     )
+    return result, answer
 
 
 def judge(inputs: VerifyInputs, now: datetime, on_event: OnEvent) -> tuple[Decision, Answer]:

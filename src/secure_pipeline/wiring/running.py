@@ -144,10 +144,11 @@ def _signer(uri: str, world: World) -> Signer:
 def _runtimes(
     targets: Sequence[RunningTarget], environment: Mapping[str, str]
 ) -> tuple[Runtime, ...]:
-    return tuple(_runtime(target, environment) for target in dict.fromkeys(targets))
+    return tuple(open_runtime(target, environment) for target in dict.fromkeys(targets))
 
 
-def _runtime(target: RunningTarget, environment: Mapping[str, str]) -> Runtime:
+def open_runtime(target: RunningTarget, environment: Mapping[str, str]) -> Runtime:
+    """The engine or the cluster that the environment names. Raises: ConfigError."""
     if isinstance(target, DockerTarget):
         return _docker(target, environment)
     return _kubernetes(target, environment)
@@ -172,12 +173,12 @@ def _kubernetes(target: KubernetesTarget, environment: Mapping[str, str]) -> Run
         target.namespace,
         target.kind,
         target.name,
-        config=_cluster(environment),
+        config=cluster_config(environment),
         clock=SystemClock(),
     )
 
 
-def _cluster(environment: Mapping[str, str]) -> KubernetesConfig:
+def cluster_config(environment: Mapping[str, str]) -> KubernetesConfig:
     """The cluster of KUBECONFIG, the one that this runs in, or the user's own."""
     from secure_pipeline.adapters.kubernetes import KubernetesConfig
 
