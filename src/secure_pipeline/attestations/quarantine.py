@@ -51,12 +51,19 @@ class Release:
     time: datetime
 
 
+def one_line(text: str, limit: int = MAX_TEXT) -> str:
+    """Make any text one that a quarantine or a release can hold: printable, short, not empty."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    words = " ".join(printable.split()) or "nothing said"
+    return words if len(words) <= limit else f"{words[: limit - 1]}…"
+
+
 def quarantine_predicate(
     reason: str, cause: str, target: str | None, promotion: Digest | None, by: str, time: datetime
 ) -> dict[str, Any]:
     """Return the predicate of a quarantine; ``read_quarantine`` gives back what was put in.
 
-    Raises: VerificationFailed if a text is empty or too long: it would not be read either.
+    Raises: VerificationFailed for a text that is not one printable line, as the reader would.
     """
     predicate: dict[str, Any] = {"reason": reason, "cause": cause}
     if target is not None:
@@ -73,7 +80,7 @@ def release_predicate(
 ) -> dict[str, Any]:
     """Return the predicate of a release of these quarantine statements, named by their payloads.
 
-    Raises: VerificationFailed if a text is empty or too long, or no statement is named.
+    Raises: VerificationFailed for a text that is not one printable line, or no statement.
     """
     predicate = {
         "statements": [_digest(item) for item in sorted(set(statements))],
@@ -129,8 +136,8 @@ def _read_digest(value: Mapping[str, Any], where: str) -> Digest:
 
 def _text(value: Mapping[str, Any], name: str, where: str, limit: int = MAX_NAME) -> str:
     text: str = shape.member(value, name, str, where)
-    if not text.strip() or len(text) > limit:
-        raise VerificationFailed(f"{name} is empty or over {limit} characters", where=where)
+    if not text.strip() or len(text) > limit or not text.isprintable():
+        raise VerificationFailed(f"{name} is not a line of 1 to {limit} characters", where=where)
     return text
 
 

@@ -300,6 +300,26 @@ class SealRule:
 
 
 @dataclass(frozen=True)
+class QuarantineRule:
+    """Whose word keeps an image from passing, and whose lets it pass again."""
+
+    keys: tuple[str, ...] | None = field(
+        "Ids of the keys and identities that may quarantine; if omitted, all and the operator's.",
+        default=None,
+    )
+    release_keys: tuple[str, ...] | None = field(
+        "Ids of the keys and identities that may release; if omitted, all and the operator's.",
+        default=None,
+    )
+
+    def __post_init__(self) -> None:
+        if self.keys is not None and not self.keys:
+            raise ValueError("keys is empty: nobody could quarantine")
+        if self.release_keys is not None and not self.release_keys:
+            raise ValueError("release-keys is empty: nobody could release")
+
+
+@dataclass(frozen=True)
 class SigningRule:
     """Which keys in Vault may sign, and with which tokens."""
 
@@ -338,6 +358,7 @@ class Policy:
     exceptions: tuple[PolicyException, ...] = field("Findings to ignore.", default=())
     builders: tuple[str, ...] = field("builder.id values accepted; empty refuses.", default=())
     seal: SealRule = field("The seal.", default=SealRule())
+    quarantine: QuarantineRule = field("Quarantine.", default=QuarantineRule())
     signing: SigningRule = field("Keys in Vault.", default=SigningRule())
     rotation: RotationRule = field("How old those may be.", default=RotationRule())
     clock_skew: timedelta = field(
@@ -366,6 +387,8 @@ class Policy:
         if len(set(titles)) != len(titles):
             raise ValueError(f"{_repeated(titles)} is required twice")
         lists = [(r.title, r.keys) for r in self.require] + [("seal", self.seal.keys)]
+        lists.append(("quarantine.keys", self.quarantine.keys))
+        lists.append(("quarantine.release-keys", self.quarantine.release_keys))
         for title, keys in lists:
             unknown = set(keys or ()) - set(ids)
             if unknown:

@@ -60,6 +60,8 @@ class Item:
     nothing or a later time."""
     signed_at: datetime | None = None
     """When a log or a time-stamp authority first saw a keyless signature of it, UTC."""
+    everyone: frozenset[str] = frozenset()
+    """Ids of all trusted keys and identities that signed it, inside their window or not."""
 
     @property
     def type(self) -> str:
@@ -188,7 +190,7 @@ class _Work:
             except VerificationFailed as error:
                 self.faults.append(wrong("statement", f"{where}: {error}"))
                 continue
-            item = replace(item, signers=signers)
+            item = replace(item, signers=signers, everyone=signers)
             self.items[item.digest] = _merge(self.items.get(item.digest), item)
         return 0
 
@@ -267,6 +269,7 @@ def _item(
         run=_run(statement),
         time=time,
         signed_at=signed_at,
+        everyone=frozenset(reasons),
     )
 
 
@@ -312,7 +315,8 @@ def _merge(known: Item | None, item: Item) -> Item:
     sources = (*known.sources, *item.sources)
     seen = min(filter(None, (known.signed_at, item.signed_at)), default=None)
     time = min(filter(None, (known.time, item.time)), default=None)
-    known, item = (replace(i, signed_at=seen, time=time) for i in (known, item))
+    everyone = known.everyone | item.everyone
+    known, item = (replace(i, signed_at=seen, time=time, everyone=everyone) for i in (known, item))
     if bool(known.lapsed) == bool(item.lapsed):
         both = known.signers | item.signers
         return replace(known, signers=both, lapsed=known.lapsed + item.lapsed, sources=sources)

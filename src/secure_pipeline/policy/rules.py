@@ -23,6 +23,7 @@ from secure_pipeline.policy.document import Policy
 from secure_pipeline.policy.evidence import EvidenceSet, Found, Item, authenticate
 from secure_pipeline.policy.evidence_gates import Bench, failing_rules, gate_rules
 from secure_pipeline.policy.keyless import Keyless
+from secure_pipeline.policy.quarantine import quarantine_rule
 from secure_pipeline.policy.required import may_sign, required_rules
 from secure_pipeline.policy.trust import TrustedSigner
 from secure_pipeline.policy.unsealed import PROVENANCES, unsealed_rules
@@ -81,9 +82,11 @@ def decide(
     rules += found.rules
     if not found.items:
         return Answer(Decision(rules), None, (), len(found.untrusted))
+    # (3) whoever failed before stays out until it is released, whichever run it was of
+    rules += (quarantine_rule(question.policy.quarantine, question.image, found.items),)
     subject = vex.Subject(question.image.name, str(question.image.digest))
     bench = Bench(question.policy, subject, question.now, question.vex)
-    # (3) which run: its seal says
+    # (4) which run: its seal says
     sealed, seal_rules = choose_seal(question, found)
     rules += seal_rules
     if sealed is None:
@@ -97,17 +100,17 @@ def decide(
         return Answer(Decision(rules), None, found.items, len(found.untrusted))
     run, members = sealed.seal.context, members_of(sealed, found.items)
     rules += tuple(rule for item in (sealed.item, *members) for rule in item.lapsed)
-    # (4) the set is complete and of one run (SIG-09)
+    # (5) the set is complete and of one run (SIG-09)
     rules += (sealed_rule(sealed, found.items), run_rule(run, members))
-    # (5) what the policy requires is there, by keys it allows, and fresh
+    # (6) what the policy requires is there, by keys it allows, and fresh
     rules += required_rules(question.policy, question.now, members, found)
     rules += time_rules(question, (sealed.item, *members), sealed.item)
-    # (6) where it comes from
+    # (7) where it comes from
     rules += (source_rule(question.policy, run), builder_rule(question.policy, run))
-    # (7) the gates, evaluated again from the evidence itself
+    # (8) the gates, evaluated again from the evidence itself
     for item in members:
         rules += gate_rules(item, bench)
-    # (8) no failing result for this digest hides behind a good one (SIG-10)
+    # (9) no failing result for this digest hides behind a good one (SIG-10)
     others = [item for item in found.items if item not in members]
     rules += failing_rules(others, bench)
     return Answer(Decision(rules), run, found.items, len(found.untrusted))

@@ -247,6 +247,32 @@ def _vsa(predicate: Mapping[str, Any]) -> Said:
     return Said(_line(result, time), _facts(facts))
 
 
+def _promotion(predicate: Mapping[str, Any]) -> Said:
+    result = _text(predicate, "result")
+    target, looks = _text(predicate, "target", "name"), _count(predicate, "lookCount")
+    digest = _prefixed("sha256:", _text(predicate, "target", "digest", "sha256"))
+    facts = [
+        ("promotion", _line(result, _text(predicate, "cause"))),
+        ("why", _text(predicate, "why")),
+        ("target", _line(target, digest)),
+        ("looks", f"{looks}" if looks is not None else ""),
+        ("promotion ended", _text(predicate, "finishedOn")),
+    ]
+    cause = _unless(_text(predicate, "cause"), "passed")
+    return Said(_line(result, cause, target), _facts(facts))
+
+
+def _quarantine(predicate: Mapping[str, Any]) -> Said:
+    cause, time = _text(predicate, "cause"), _text(predicate, "quarantinedAt")
+    why = _line(cause, _text(predicate, "reason"), between=": ")
+    return Said(f"quarantine {time[:10]}", _facts([("quarantine", _line(why, time))]))
+
+
+def _release(predicate: Mapping[str, Any]) -> Said:
+    reason, time = _text(predicate, "reason"), _text(predicate, "releasedAt")
+    return Said(f"release {time[:10]}", _facts([("release", _line(reason, time))]))
+
+
 def _anything(predicate: Mapping[str, Any]) -> Said:
     """A type without a reader: its plain members, as they stand."""
     plain = [
@@ -267,6 +293,9 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Said]] = {
     predicates.SPDX: _spdx,
     predicates.SEAL: _seal,
     predicates.VSA: _vsa,
+    predicates.PROMOTION: _promotion,
+    predicates.QUARANTINE: _quarantine,
+    predicates.RELEASE: _release,
 }
 
 

@@ -42,6 +42,8 @@ MAX_FACTS = 60
 MAX_SAID = 3
 """Statements of one node whose words make its summary."""
 _AFTER = ("summary", "approvals", "canary")
+_RULED = (predicates.QUARANTINE, predicates.RELEASE)
+"""Verdicts that a rule weighs against each other; alone they say nothing."""
 _OWN_RULES: Mapping[str, tuple[str, ...]] = {
     "source": ("source",),
     "build": ("builder",),
@@ -206,8 +208,8 @@ def _state(name: str, items: Sequence[Item], rules: Sequence[Rule], *, missing: 
         return State.REFUSED
     if outcome is Outcome.UNDETERMINED or any(item.lapsed for item in items):
         return State.UNSURE
-    if name in _AFTER and items:
-        verdicts = {verdict_of(item) for item in items}
+    verdicts = {verdict_of(item) for item in items if item.type not in _RULED}
+    if name in _AFTER and verdicts:
         return State.UNSURE if None in verdicts else _STATES[verdicts == {True}]
     return State.HOLDS if items or outcome is Outcome.ALLOW else State.NONE
 

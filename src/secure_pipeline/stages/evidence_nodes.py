@@ -125,6 +125,8 @@ _TYPES: Mapping[str, str] = {
     predicates.VSA: "summary",
     APPROVAL: "approvals",
     predicates.PROMOTION: "canary",
+    predicates.QUARANTINE: "canary",
+    predicates.RELEASE: "canary",
 }
 
 

@@ -20,7 +20,7 @@ from secure_pipeline.errors import PolicyDenied, UsageError
 from secure_pipeline.events import OnEvent, Progress
 from secure_pipeline.keys.verify import PublicKey
 from secure_pipeline.oci.store import Target
-from secure_pipeline.policy.document import LoadedPolicy, Policy, Requirement
+from secure_pipeline.policy.document import LoadedPolicy, Policy, QuarantineRule, Requirement
 from secure_pipeline.policy.trust import TrustedSigner, trusted_signers
 from secure_pipeline.ports import Clock, Signer
 from secure_pipeline.shape import rfc3339
@@ -144,6 +144,10 @@ def without(loaded: LoadedPolicy, old: str, new: str) -> LoadedPolicy:
             keys=tuple(key for key in policy.keys if key.id != old),
             require=tuple(_replaced(rule, old, new) for rule in policy.require),
             seal=replace(policy.seal, keys=_names(policy.seal.keys, old, new)),
+            quarantine=QuarantineRule(
+                _names(policy.quarantine.keys, old, new),
+                _names(policy.quarantine.release_keys, old, new),
+            ),
         )
     except ValueError as error:
         raise PolicyDenied(

@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fakes.evidence import NAME, NOON, evidence, run_context
 from fakes.release import BUILDER, FixedClock, Release, policy, suite, vulns
 from secure_pipeline.attestations import bundle, dsse, predicates
+from secure_pipeline.attestations.quarantine import quarantine_predicate, release_predicate
 from secure_pipeline.attestations.statement import make_statement
 from secure_pipeline.events import ignore
 from secure_pipeline.keys.local import LocalSigner
+from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.policy.document import Algorithm, LoadedPolicy
@@ -69,10 +71,40 @@ def allowed(release: Release) -> None:
                 "verificationResult": "PASSED",
             },
         ),
-        Evidence(predicates.PROMOTION, {"verdict": "PROMOTED", "steps": 4, "samples": 5120}),
+        Evidence(predicates.PROMOTION, promotion("PROMOTED", "passed")),
     ]
     about = run_context("run-1", builder_id=BUILDER)
     release.attach(release.payloads(after, about), RELEASE)
+
+
+def promotion(result: str, cause: str) -> Mapping[str, object]:
+    """What a promotion says first."""
+    return {
+        "result": result,
+        "cause": cause,
+        "target": {"name": "production", "digest": {"sha256": "1" * 64}},
+        "lookCount": 312,
+        "finishedOn": "2026-03-01T12:00:40.000Z",
+    }
+
+
+def quarantined(release: Release) -> None:
+    """A whole run whose promotion was rolled back, twice; one quarantine was released."""
+    release.run("run-1", key=RELEASE)
+    about = run_context("run-1", builder_id=BUILDER)
+    made = [
+        Evidence(
+            predicates.QUARANTINE,
+            quarantine_predicate(f"token share {share}", "latency", "production", None, "ci", NOON),
+        )
+        for share in ("31% over 5%", "12% over 5%")
+    ]
+    after = [Evidence(predicates.PROMOTION, promotion("ROLLED_BACK", "latency")), *made]
+    payloads = release.payloads(after, about)
+    ended = [Digest.of(payloads[1])]
+    freed = release_predicate(ended, "the disk was replaced", "operator", NOON)
+    payloads += release.payloads([Evidence(predicates.RELEASE, freed)], about)
+    release.attach(payloads, RELEASE)
 
 
 def denied(release: Release) -> None:
@@ -112,6 +144,7 @@ def nothing(release: Release) -> None:
 
 CASES: Mapping[str, Callable[[Release], None]] = {
     "allowed": allowed,
+    "quarantined": quarantined,
     "denied": denied,
     "undetermined": undetermined,
     "hostile": hostile,

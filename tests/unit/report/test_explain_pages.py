@@ -20,7 +20,7 @@ from secure_pipeline.stages.explain import Explanation
 
 GOLDEN = Path(__file__).parents[2] / "golden/explain"
 ESCAPES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
-CASES = ("allowed", "denied", "undetermined", "hostile", "nothing")
+CASES = ("allowed", "quarantined", "denied", "undetermined", "hostile", "nothing")
 
 
 @pytest.fixture(scope="module")

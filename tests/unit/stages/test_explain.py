@@ -298,7 +298,7 @@ def test_a_verdict_after_the_seal_stands_as_it_says(
 ) -> None:
     """A canary that was rolled back does not look like one that was promoted."""
     release.run()
-    item = Evidence(predicates.PROMOTION, {"verdict": verdict})
+    item = Evidence(predicates.PROMOTION, {"result": verdict})
     release.attach(release.payloads([item], run_context("run-1", builder_id=BUILDER)))
     explanation = generator.explain_release(release, trusted)
     assert node(explanation, "canary").state is state

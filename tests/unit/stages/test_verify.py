@@ -24,7 +24,7 @@ def test_a_whole_run_passes_and_says_why(release: Release, trusted: LoadedPolicy
     payloads = release.run()
     result = release.verify(trusted)
     passed(result)
-    expected = "content policy signature seal run required time source builder"
+    expected = "content policy signature quarantine seal run required time source builder"
     expected += " result analysis build-rules vulnerabilities other-findings database each-of"
     assert rules(result) == dict.fromkeys(expected.split(), "allow")
     report = json.loads({r.name: r.content for r in result.reports}["decision.json"])
