@@ -45,6 +45,12 @@ class Output:
             json.dump({"apiVersion": API_VERSION, "kind": kind, **content}, sys.stdout, indent=2)
             print()
 
+    def line(self, kind: str, content: dict[str, Any]) -> None:
+        """With ``--json``: write the versioned document as one line of several."""
+        if self.as_json:
+            document = {"apiVersion": API_VERSION, "kind": kind, **content}
+            print(json.dumps(document, separators=(",", ":"), allow_nan=False), flush=True)
+
 
 def print_error(error: PipelineError) -> None:
     """Write an error in two lines: what and where, then what to type."""

@@ -45,6 +45,8 @@ class Saved:
     started: datetime
     saved: datetime
     step_started: datetime
+    step_look: int
+    """Looks before this step."""
     state: State
     analysis: Mapping[str, Any]
     looks: int
@@ -70,6 +72,7 @@ class Quarantined:
     cause: str
     why: str
     time: datetime
+    target: str
     promotion: str
 
 

@@ -44,7 +44,8 @@ def roles(router: Router, slots: Mapping[str, object]) -> Roles:
 class Checks:
     """How things are looked at; slots by name."""
 
-    identify: Callable[[str, ImageReference], Identity]
+    identify: Callable[[str, ImageReference], Identity] | None
+    """None if the target says that identities are not checked."""
     healthy: Callable[[str], bool | None]
     metrics: Callable[[], tuple[str, ...]]
     """Problems with the metrics, none if empty."""
@@ -55,28 +56,43 @@ def check_slots(
 ) -> None:
     """Check identities and health of both slots.
 
+    ``good``: None where the baseline is taken as it is.
     Raises: VerificationFailed (the canary's slot runs another image), PolicyDenied (the
     baseline's is not the last known good one), UsageError (the image is the baseline already),
     Inconclusive (cannot be told, or not healthy).
     """
     # (1) the canary's slot runs what was verified (CAN-15)
-    _require(checks.identify(roles.canary, image), roles.canary, image)
-    # (2) the baseline's runs something else, and what was promoted last, if anything was
-    if checks.identify(roles.baseline, image).same and good is not None:
-        raise UsageError(f"slot {roles.baseline} has all traffic and runs {image.digest} already")
+    if checks.identify is not None:
+        _require(checks.identify(roles.canary, image), roles.canary, image)
+        if checks.identify(roles.baseline, image).same:
+            raise UsageError(f"slot {roles.baseline} has all traffic and runs {image.digest}")
+    # (2) the baseline's runs what was promoted last
     if good is not None:
-        known = checks.identify(roles.baseline, ImageReference.parse(good.image))
-        if known.same is False:
-            raise PolicyDenied(
-                f"slot {roles.baseline} does not run the last known good {good.image}",
-                hint="look who changed it; --accept-baseline takes it as it is",
-            )
-        if known.same is None:
-            raise Inconclusive(f"slot {roles.baseline}: {known.why}")
+        _check_known_good(roles, good, checks)
     # (3) both can serve
     for slot in (roles.baseline, roles.canary):
         if checks.healthy(slot) is False:
             raise Inconclusive(f"slot {slot} is not healthy", hint="see its health address")
+
+
+def _check_known_good(roles: Roles, good: KnownGood, checks: Checks) -> None:
+    hint = "look who changed it; --accept-baseline takes it as it is"
+    if good.slot != roles.baseline:
+        raise PolicyDenied(
+            f"slot {roles.baseline} has all traffic, the last known good {good.image} was "
+            f"promoted in slot {good.slot}",
+            hint=hint,
+        )
+    if checks.identify is None:
+        return
+    known = checks.identify(roles.baseline, ImageReference.parse(good.image))
+    if known.same is False:
+        raise PolicyDenied(
+            f"slot {roles.baseline} does not run the last known good {good.image}: {known.why}",
+            hint=hint,
+        )
+    if known.same is None:
+        raise Inconclusive(f"slot {roles.baseline}: {known.why}", hint=hint)
 
 
 def check_metrics(checks: Checks) -> None:
@@ -99,7 +115,7 @@ def check_memory(image: ImageReference, quarantined: Mapping[str, Quarantined]) 
         raise PolicyDenied(
             f"rolled back here at {entry.time:%Y-%m-%d %H:%M} UTC: {entry.why}",
             where=entry.image,
-            hint="secure-pipeline quarantine release IMAGE --reason WHY --key KEY",
+            hint=f"sign that first: secure-pipeline promote --abort --to {entry.target}",
         )
 
 
