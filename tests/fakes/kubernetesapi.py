@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +29,8 @@ class FakeApi:
     replies: dict[str, Reply] = field(default_factory=dict)
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """(path with query, headers) of each request."""
+    patches: list[list[dict[str, Any]]] = field(default_factory=list)
+    """Each JSON Patch that came."""
 
     @property
     def config(self) -> KubernetesConfig:
@@ -44,6 +46,34 @@ class FakeApi:
         if isinstance(value, list):
             value = _page(value, dict(parse_qsl(urlsplit(target).query)))
         return 200, json.dumps(value).encode()
+
+    def change(self, target: str, body: bytes) -> Reply:
+        """Apply a JSON Patch as a real server does (tests/integration/test_gateway_api.py)."""
+        patch = json.loads(body)
+        self.patches.append(patch)
+        path = urlsplit(target).path
+        if path in self.replies or path not in self.objects:
+            return self.answer(target)
+        changed = json.loads(json.dumps(self.objects[path]))
+        for operation in patch:
+            _apply(changed, operation)
+        metadata, present = changed["metadata"], self.objects[path]["metadata"]
+        if metadata["resourceVersion"] != present["resourceVersion"]:
+            return 409, b'{"kind": "Status", "reason": "Conflict", "code": 409}'
+        metadata["resourceVersion"] = str(int(present["resourceVersion"]) + 1)
+        metadata["generation"] = present["generation"] + 1
+        self.objects[path] = changed
+        return 200, json.dumps(changed).encode()
+
+
+def _apply(value: Any, operation: Mapping[str, Any]) -> None:
+    """``add`` or ``replace`` a member of an object, RFC 6902."""
+    assert operation["op"] in ("add", "replace"), operation
+    *parents, name = operation["path"].split("/")[1:]
+    for parent in parents:
+        value = value[int(parent) if isinstance(value, list) else parent]
+    assert isinstance(value, dict)
+    value[name] = operation["value"]
 
 
 def _page(items: list[Any], query: dict[str, str]) -> dict[str, Any]:
@@ -63,8 +93,15 @@ def fake_api(directory: Path) -> Iterator[FakeApi]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.reply_with(api.answer)
+
+        def do_PATCH(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.reply_with(lambda path: api.change(path, body))
+
+        def reply_with(self, answer: Callable[[str], Reply]) -> None:
             api.seen.append((self.path, dict(self.headers)))
-            reply = api.answer(self.path)
+            reply = answer(self.path)
             if not isinstance(reply, tuple):
                 reply(self)
                 return

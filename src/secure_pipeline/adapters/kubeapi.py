@@ -1,16 +1,17 @@
-"""Read from a Kubernetes API server: whole answers, within a deadline, or a clear error.
+"""Ask a Kubernetes API server: whole answers, within a deadline, or a clear error.
 
 API conventions: https://kubernetes.io/docs/reference/using-api/api-concepts/ (chunked lists).
 """
 
 from __future__ import annotations
 
+import json
 import queue
 import re
 import shlex
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,19 @@ MAX_ANSWER_BYTES = 32 << 20
 MAX_ITEMS = 5000
 MAX_PAGES = 500
 _PAGE = 100
+_WORDS = 300
+_WRITER = "secure-pipeline"
+"""Under this name the server notes who set a field."""
+_JSON_PATCH = "application/json-patch+json"
 _USER = re.compile(r'User "([^"]{1,253})"')
 
 
 class Forbidden(Unavailable):
     """The server knows who asks and does not allow it."""
+
+
+class Changed(Unavailable):
+    """Somebody changed the object since it was read; nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class Resource:
     group: str = ""
     version: str = "v1"
     namespaced: bool = True
+    verbs: tuple[str, ...] = ()
+    """What one must be allowed who asks for them; () if each verb is of use alone."""
 
     def path(self, namespace: str, name: str = "") -> str:
         """The path of all of them, or of one."""
@@ -60,21 +71,26 @@ class Resource:
 class KubernetesApi:
     """Connections to one server while ``connected``; nothing is sent anywhere else."""
 
-    def __init__(self, session: requests.Session, config: KubernetesConfig, clock: Clock) -> None:
+    def __init__(
+        self, session: requests.Session, config: KubernetesConfig, clock: Clock, seconds: float
+    ) -> None:
         self._session = session
         self._config = config
         self._clock = clock
-        self._deadline = clock.monotonic() + TOTAL_SECONDS
+        self._seconds = seconds
+        self._deadline = clock.monotonic() + seconds
 
     @classmethod
     @contextmanager
-    def connected(cls, config: KubernetesConfig, clock: Clock) -> Iterator[KubernetesApi]:
-        """Yield an API whose requests all end within TOTAL_SECONDS from now."""
+    def connected(
+        cls, config: KubernetesConfig, clock: Clock, seconds: float | None = None
+    ) -> Iterator[KubernetesApi]:
+        """Yield an API whose requests all end within ``seconds`` (TOTAL_SECONDS) from now."""
         with (
             tempfile.TemporaryDirectory(prefix="secure-pipeline-") as name,
             _session(config, Path(name)) as session,
         ):
-            yield cls(session, config, clock)
+            yield cls(session, config, clock, TOTAL_SECONDS if seconds is None else seconds)
 
     def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
         """Read one object; None if there is none of that name.
@@ -83,6 +99,27 @@ class KubernetesApi:
         """
         path = resource.path(namespace, name)
         return self._answer(path, "get", resource, namespace)
+
+    def patch(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        version: str,
+        operations: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Apply a JSON Patch (RFC 6902) to the object whose resourceVersion is ``version``.
+
+        Raises: Changed if there is another one by now; Forbidden; Unavailable, and then it may
+        have been written all the same.
+        """
+        # The server answers 409 to a version that is not the present one. To an operation
+        # "test" that fails it answers 422, as it does to a value that is wrong.
+        guard = {"op": "replace", "path": "/metadata/resourceVersion", "value": version}
+        path = f"{resource.path(namespace, name)}?{urlencode({'fieldManager': _WRITER})}"
+        body = json.dumps([guard, *operations]).encode()
+        if self._answer(path, "patch", resource, namespace, body) is None:
+            raise Changed(f"{name} is no longer one of the {resource.plural}", where=self._server)
 
     def read_all(self, resource: Resource, namespace: str) -> list[dict[str, Any]]:
         """Read all objects of one kind in a namespace.
@@ -105,7 +142,7 @@ class KubernetesApi:
                 return items
         raise Inconclusive(
             f"more than {MAX_ITEMS} {resource.plural} in namespace {namespace}",
-            where=self._config.server,
+            where=self._server,
             hint="name one workload: k8s://NAMESPACE/KIND/NAME",
         )
 
@@ -125,10 +162,10 @@ class KubernetesApi:
         return following
 
     def _answer(
-        self, path: str, verb: str, resource: Resource, namespace: str
+        self, path: str, verb: str, resource: Resource, namespace: str, patch: bytes | None = None
     ) -> dict[str, Any] | None:
         """The JSON object that a path gives; None for 404."""
-        code, body = self._within_the_deadline(path)
+        code, body = self._within_the_deadline(path, patch)
         if code == 404:
             return None
         if code == 403:
@@ -140,8 +177,10 @@ class KubernetesApi:
             )
         if code == 410:
             raise self._error("the list changed too much while it was read (410); try again")
+        if code == 409:
+            raise Changed("the object was changed meanwhile (409)", where=self._server)
         if code != 200:
-            raise self._error(f"it answered {code} to {verb} {resource.plural}")
+            raise self._error(f"it answered {code} to {verb} {resource.plural}{_said(body)}")
         return self._object(body)
 
     def _object(self, body: bytes) -> dict[str, Any]:
@@ -153,19 +192,19 @@ class KubernetesApi:
             raise self._error("its answer is not a JSON object")
         return value
 
-    def _within_the_deadline(self, path: str) -> tuple[int, bytes]:
-        """Status and body of a GET.
+    def _within_the_deadline(self, path: str, patch: bytes | None) -> tuple[int, bytes]:
+        """Status and body of a GET, or of a PATCH.
 
         A server that sends a byte now and then never trips a time-out of the socket, so the
         request runs in a thread that is left alone when the time is over.
         """
         answers: queue.SimpleQueue[tuple[int, bytes] | Exception] = queue.SimpleQueue()
-        url = self._config.server + path
-        threading.Thread(target=_request, args=(self._session, url, answers), daemon=True).start()
+        asked = (self._session, self._server + path, patch, answers)
+        threading.Thread(target=_request, args=asked, daemon=True).start()
         try:
             answer = answers.get(timeout=max(0.0, self._deadline - self._clock.monotonic()))
         except queue.Empty:
-            raise self._error(f"no whole answer within {TOTAL_SECONDS:.0f} s") from None
+            raise self._error(f"no whole answer within {self._seconds:.0f} s") from None
         if isinstance(answer, (requests.RequestException, OSError)):
             raise self._error(f"no answer: {_reason(answer)}", hint=_hint(answer)) from None
         if isinstance(answer, Exception):
@@ -179,12 +218,16 @@ class KubernetesApi:
         place = f" in namespace {namespace}" if resource.namespaced else ""
         return Forbidden(
             f"{user or 'this credential'} may not {verb} {resource.plural}{place}",
-            where=self._config.server,
+            where=self._server,
             hint=_permission(user or "USER", verb, resource, namespace),
         )
 
+    @property
+    def _server(self) -> str:
+        return self._config.server
+
     def _error(self, message: str, hint: str | None = None) -> Unavailable:
-        return Unavailable(message, where=self._config.server, hint=hint)
+        return Unavailable(message, where=self._server, hint=hint)
 
 
 class _Verified(HTTPAdapter):
@@ -221,24 +264,36 @@ def _session(config: KubernetesConfig, directory: Path) -> Iterator[requests.Ses
 
 def _user(refusal: bytes) -> str | None:
     """The name of who asked, from the Status that refuses; what stands between may send less."""
-    try:
-        status = strictjson.loads(refusal, limit=MAX_ANSWER_BYTES)
-    except strictjson.InvalidJson:
-        return None
-    message = status.get("message") if isinstance(status, dict) else None
-    match = _USER.search(message) if isinstance(message, str) else None
+    match = _USER.search(_message(refusal))
     return match[1] if match and match[1].isprintable() else None
+
+
+def _said(refusal: bytes) -> str:
+    """The server's own words about a refusal, such as those of an admission webhook."""
+    words = " ".join(_message(refusal).split())[:_WORDS]
+    return f": {words}" if words and words.isprintable() else ""
+
+
+def _message(body: bytes) -> str:
+    """The message of a Status; '' if there is none."""
+    try:
+        status = strictjson.loads(body, limit=MAX_ANSWER_BYTES)
+    except strictjson.InvalidJson:
+        return ""
+    message = status.get("message") if isinstance(status, dict) else None
+    return message if isinstance(message, str) else ""
 
 
 def _permission(user: str, verb: str, resource: Resource, namespace: str) -> str:
     """The commands that allow it."""
     kind, place = ("role", f" -n {namespace}") if resource.namespaced else ("clusterrole", "")
-    name = f"secure-pipeline-{verb}-{resource.plural}"
+    verbs = resource.verbs or (verb,)
+    name = f"secure-pipeline-{'-'.join(verbs)}-{resource.plural}"
     plural = f"{resource.plural}.{resource.group}" if resource.group else resource.plural
     account = user.removeprefix("system:serviceaccount:")
     subject = f"--serviceaccount={account}" if account != user else f"--user={user}"
     return (
-        f"kubectl create {kind} {name} --verb={verb} --resource={plural}{place}"
+        f"kubectl create {kind} {name} --verb={','.join(verbs)} --resource={plural}{place}"
         f" && kubectl create {kind}binding {name} --{kind}={name} {shlex.quote(subject)}{place}"
     )
 
@@ -250,12 +305,21 @@ def _file(path: Path, data: bytes) -> str:
 
 
 def _request(
-    session: requests.Session, url: str, answers: queue.SimpleQueue[tuple[int, bytes] | Exception]
+    session: requests.Session,
+    url: str,
+    patch: bytes | None,
+    answers: queue.SimpleQueue[tuple[int, bytes] | Exception],
 ) -> None:
     """Put status and body, one byte over the limit at most, or what went wrong."""
     try:
-        with session.get(
-            url, stream=True, allow_redirects=False, timeout=(CONNECT_SECONDS, SILENCE_SECONDS)
+        with session.request(
+            "GET" if patch is None else "PATCH",
+            url,
+            data=patch,
+            headers={} if patch is None else {"Content-Type": _JSON_PATCH},
+            stream=True,
+            allow_redirects=False,
+            timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
         ) as response:
             answers.put((response.status_code, _body(response)))
     except Exception as error:
