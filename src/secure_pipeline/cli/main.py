@@ -25,6 +25,7 @@ from secure_pipeline.cli import (
     interop,
     keys,
     policy,
+    quarantine,
     resign,
     run,
     scan,
@@ -83,6 +84,7 @@ for command in (
     app.command()(command)
 app.add_typer(tools.app, name="tools")
 app.add_typer(base.app, name="base")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(vault.app, name="vault")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from secure_pipeline.pipeline import Pipeline
     from secure_pipeline.ports import Database
     from secure_pipeline.stages.explain import Explanation
+    from secure_pipeline.stages.quarantine import Found
     from secure_pipeline.stages.result import StageResult
     from secure_pipeline.tools.install import Installer
     from secure_pipeline.wiring.auditing import Audit
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from secure_pipeline.wiring.keyhistory import BlastRadius, Revoked, RevokeRequest
     from secure_pipeline.wiring.keys import KeyStatus, Rotated
     from secure_pipeline.wiring.options import Options, RegistryOptions, World
+    from secure_pipeline.wiring.quarantining import QuarantineDone, QuarantineRequest
     from secure_pipeline.wiring.resigning import ResignOutcome, ResignRequest
     from secure_pipeline.wiring.running import RunningRequest, RunningSession
     from secure_pipeline.wiring.shipping import Shipper
@@ -241,6 +243,36 @@ def resign_image(
 
     stores = open_stores(options.registry)
     return resigning.resign_image(request, options, _world(), stores, warn, ignore)
+
+
+def list_quarantine(
+    images: Sequence[str], target: VerifyTarget, options: Options
+) -> Iterator[tuple[ImageReference, Found]]:
+    """What is said about images' quarantine. Raises: UsageError, ConfigError, Unavailable."""
+    from secure_pipeline.wiring import quarantining
+
+    stores = open_stores(options.registry)
+    yield from quarantining.list_quarantine(images, target, options, _world(), stores)
+
+
+def add_quarantine(
+    request: QuarantineRequest, options: Options, warn: Callable[[str], None]
+) -> QuarantineDone:
+    """Sign that an image must not serve. Raises: like ``verify_image``, and PolicyDenied."""
+    from secure_pipeline.wiring import quarantining
+
+    stores = open_stores(options.registry)
+    return quarantining.add_quarantine(request, options, _world(), stores, warn)
+
+
+def release_quarantine(
+    request: QuarantineRequest, options: Options, warn: Callable[[str], None]
+) -> QuarantineDone:
+    """Sign that an image may serve again. Raises: like ``add_quarantine``."""
+    from secure_pipeline.wiring import quarantining
+
+    stores = open_stores(options.registry)
+    return quarantining.release_quarantine(request, options, _world(), stores, warn)
 
 
 def open_audit(options: Options) -> Audit:
