@@ -93,6 +93,13 @@ class Gateway:
                 answers[answer.text if answer.ok else str(answer.status_code)] += 1
         return answers
 
+    def answers(self, name: str) -> bool:
+        """Whether Envoy has the route; it opens its port with the first route of all."""
+        try:
+            return "404" not in self.send(name, 1)
+        except requests.ConnectionError:
+            return False
+
 
 @dataclass
 class Backend:
@@ -179,6 +186,17 @@ def running_gateway(cluster: Cluster) -> Gateway:
     return Gateway(cluster.api, f"http://{NODE_ADDRESS}:8080")
 
 
+@contextmanager
+def controller_stopped(cluster: Cluster) -> Iterator[None]:
+    """Contour does nothing until the end of the block; Envoy goes on with what it has."""
+    tell = ["sh", "-c", 'kill "$1" "$(cat "$0")"', cluster.directory / "gateway/contour.pid"]
+    cluster.run([*tell, "-STOP"])
+    try:
+        yield
+    finally:
+        cluster.run([*tell, "-CONT"])
+
+
 def _definitions() -> Iterator[dict[str, Any]]:
     """The Gateway API's own definitions, of the version in contour's go.mod."""
     installer = tool_installer(ignore)
@@ -253,7 +271,9 @@ def _start(cluster: Cluster) -> None:
     ]
     for unused in _UNUSED:
         command += ["--disable-feature", unused]
-    cluster.start("contour", command)
+    # Its number inside, to stop it; what is its parent must not stop with it, as nsenter would.
+    shell = ["sh", "-c", '"$@" & echo $! >"$0"; wait', directory / "contour.pid"]
+    cluster.start("contour", [*shell, *command])
     cluster.run(
         [
             *(contour, "bootstrap", "--xds-address", local, "--xds-port", str(_XDS_PORT)),
