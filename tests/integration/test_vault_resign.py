@@ -232,3 +232,29 @@ def test_evidence_in_a_registry_is_signed_again_there(place: VaultPlace, tmp_pat
     signed = [e for e in recorded if e.subject == two and e.action == "sign" and e.outcome]
     assert len(signed) == outer.details["signed"] == outer.details["statements"]
     assert {e.details.get("version") for e in recorded if e.subject == two and not e.outcome} == {2}
+
+
+def test_a_key_in_vault_quarantines_and_releases(place: VaultPlace) -> None:
+    """The key never leaves: each statement is one signature in Vault, and no token is left."""
+    one = "vault-transit://transit/release@1"
+    assert place.run("sign", SECURE_PIPELINE_KEY=one).code == 0
+    image = f"inference-service@{place.workplace.image()}"
+    before = place.vault.accessors()
+    layout = ("--layout", str(place.workplace.state / "image"))
+    words = (image, *layout, "--key", one, "--reason", "the answers are cut off", "--json")
+    put = place.run("quarantine", "add", *words)
+    assert put.code == 0, put.text
+    assert place.workplace.run("verify", image).code == 12
+    freed = place.run("quarantine", "release", *words)
+    assert freed.code == 0, freed.text
+    assert freed.document["ended"] == [put.document["statement"]]
+    assert place.workplace.run("verify", image).code == 0
+    assert place.vault.accessors() == before
+    recorded = [e for e in entries(place) if e.stage == "quarantine" and e.intent]
+    assert len([e for e in recorded if e.subject == one and e.action == "sign"]) == 2
+    outer = [e for e in recorded if e.subject == image]
+    assert [e.details["statement"] for e in outer] == [
+        put.document["statement"], freed.document["statement"],
+    ]  # fmt: skip
+    used = place.run("keys", "blast-radius", one, "--json").document["uses"]
+    assert [u["signatures"] for u in used if u["stage"] == "quarantine"] == [1, 1]

@@ -31,9 +31,11 @@ from fakes.release import (
     vulns,
 )
 from secure_pipeline.attestations import bundle, dsse, predicates
+from secure_pipeline.attestations.quarantine import quarantine_predicate, release_predicate
 from secure_pipeline.attestations.statement import Statement
 from secure_pipeline.errors import ExitCode
 from secure_pipeline.files import sha256_bytes
+from secure_pipeline.oci.digest import Digest
 from secure_pipeline.policy.decision import Outcome
 from secure_pipeline.policy.document import LoadedPolicy, load
 from secure_pipeline.policy.evidence import Item
@@ -303,6 +305,26 @@ def test_a_verdict_after_the_seal_stands_as_it_says(
     explanation = generator.explain_release(release, trusted)
     assert node(explanation, "canary").state is state
     assert explanation.code is ExitCode.PASS
+
+
+@pytest.mark.parametrize(("released", "state"), [(False, State.REFUSED), (True, State.HOLDS)])
+def test_a_quarantine_stands_as_the_rule_says(
+    generator: ModuleType, release: Release, trusted: LoadedPolicy, released: bool, state: State
+) -> None:
+    """The canary's step is refused with the rule while one is open, and holds afterwards."""
+    release.run()
+    about = run_context("run-1", builder_id=BUILDER)
+    said = quarantine_predicate("slow", "latency", "blue", None, "ci", NOON)
+    payloads = release.payloads([Evidence(predicates.QUARANTINE, said)], about)
+    if released:
+        ended = release_predicate([Digest.of(payloads[0])], "repaired", "me", NOON)
+        payloads += release.payloads([Evidence(predicates.RELEASE, ended)], about)
+    release.attach(payloads)
+    canary = node(generator.explain_release(release, trusted), "canary")
+    assert canary.state is state
+    assert [rule.id for rule in canary.rules] == ["quarantine"]
+    assert canary.summary.startswith("quarantine 2026-03-01")
+    assert any("latency: slow" in fact.value for fact in canary.facts)
 
 
 def test_edges_hold_only_where_the_seal_and_the_run_do(

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from fakes.evidence import NOON, signer
-from fakes.release import FixedClock, Release, policy, suite
+from fakes.evidence import NOON, run_context, signer
+from fakes.release import BUILDER, FixedClock, Release, policy, suite
 from fakes.runtime import FakeRuntime, container
+from secure_pipeline.attestations import predicates
+from secure_pipeline.attestations.quarantine import quarantine_predicate
 from secure_pipeline.errors import (
     ConfigError,
     ExitCode,
@@ -27,6 +29,7 @@ from secure_pipeline.oci.store import Source
 from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.ports import ChangedFile, ContainerKind, RunningContainer
 from secure_pipeline.stages import running_candidates
+from secure_pipeline.stages.result import Evidence
 from secure_pipeline.stages.running import (
     MAX_FILES,
     MAX_NAMES,
@@ -91,6 +94,19 @@ def test_the_signed_image_matches(scene: Scene, form: str) -> None:
     ids = [rule.id for rule in check.decision.rules]
     assert (ids[0], ids[-1]) == ("image", "drift")
     assert {"seal", "required", "vulnerabilities"} <= set(ids)
+
+
+def test_what_is_in_quarantine_must_not_run(scene: Scene) -> None:
+    """An image that was put into quarantine since is denied wherever it still runs."""
+    predicate = quarantine_predicate("slow", "latency", "blue", None, "ci", NOON)
+    about = run_context("run-1", builder_id=BUILDER)
+    scene.release.attach(
+        scene.release.payloads([Evidence(predicates.QUARANTINE, predicate)], about)
+    )
+    check = scene.only()
+    assert check.standing is not Standing.MATCH
+    assert check.decision.code is ExitCode.DENIED
+    assert "in quarantine, latency: slow" in why(check)
 
 
 def test_reg_06_what_was_asked_for_does_not_count(scene: Scene) -> None:
