@@ -106,6 +106,7 @@ class Telling:
 
     def _begin(self) -> None:
         self.evidence = {"latency": [0.0, 0.0], "errors": [0.0, 0.0]}
+        self.total = {"latency": [0.0, 0.0], "errors": [0.0, 0.0]}
         self.begun, self.row, self.first = self.time, 0, len(self.looks)
 
     @property
@@ -195,6 +196,7 @@ class Telling:
     ) -> RuleState:
         """Evidence as a likelihood ratio against twice, and a quarter of, the limit."""
         hits, total = seen[0] / fate, seen[1] / fate
+        self.total[name] = [a + b for a, b in zip(self.total[name], seen, strict=True)]
         for index, other in enumerate((limit * 2, limit / 4)):
             gain = hits * math.log(other / limit)
             gain += (total - hits) * math.log((1 - other) / (1 - limit))
@@ -207,9 +209,15 @@ class Telling:
         share = seen[0] / seen[1] if seen[1] else 0.0
         why = f"{share:.2%} of {seen[1]:.0f} {what}, limit {limit:.0%}, baseline {base:.2%}"
         figures = {
-            "share": share, "baseline_share": base, "limit": limit, "units": total,
-            "toward_abort": abort, "toward_health": health,
-        }  # fmt: skip
+            "limit": limit,
+            "canary_share": share,
+            "baseline_share": base,
+            "units": total,
+            "canary_share_step": self.total[name][0] / max(self.total[name][1], 1.0),
+            "baseline_share_step": base,
+            "toward_abort": abort,
+            "toward_health": health,
+        }
         return RuleState(name, True, state, why, figures)
 
     def step(self, outcome: str = "passed") -> None:

@@ -17,6 +17,7 @@ from secure_pipeline.report.to_html import Markup
 
 MAX_EVIDENCE = 4
 """Rules whose evidence is drawn."""
+MAX_BLANKS = 200
 GAP = 3.0
 """Looks that are more than so many usual intervals apart have a gap between them."""
 
@@ -165,34 +166,39 @@ def _versions(
 def _points(record: PromotionRecord, value: Callable[[Look], float | None]) -> Points:
     """A value a look, and none in the middle of a gap between looks."""
     points: list[tuple[float, float | None]] = []
-    usual = _usual(record.looks)
-    for look in record.looks:
+    gaps = _gaps(record.looks)
+    for index, look in enumerate(record.looks):
         at = _since(record, look.time)
-        if points and at - points[-1][0] > GAP * usual:
+        if index in gaps:
             points.append(((at + points[-1][0]) / 2, None))
         points.append((at, value(look)))
     return points
 
 
-def _usual(looks: Sequence[Look]) -> float:
-    """Seconds between two looks, usually."""
-    return median([(b.time - a.time).total_seconds() for a, b in pairwise(looks)] or [0.0])
+def _gaps(looks: Sequence[Look]) -> frozenset[int]:
+    """Indexes of looks that came much later than usual; numbers tell of looks left out."""
+    paces = [
+        (later.time - before.time).total_seconds() / max(later.number - before.number, 1)
+        for before, later in pairwise(looks)
+    ]
+    usual = median(paces or [0.0])
+    return frozenset(n for n, pace in enumerate(paces, start=1) if pace > GAP * usual)
 
 
 def _span(record: PromotionRecord) -> Span:
     """Marks where steps begin, blanks where looks have no window."""
     marks = [(_since(record, step.started), percent(step.share)) for step in record.steps]
-    usual, before = _usual(record.looks), 0.0
     blanks: list[tuple[float, float]] = []
-    for look in record.looks:
+    before, gaps = 0.0, _gaps(record.looks)
+    for index, look in enumerate(record.looks):
         at = _since(record, look.time)
-        if isinstance(look.window, NoData) or at - before > GAP * max(usual, 1.0):
+        if isinstance(look.window, NoData) or index in gaps:
             if blanks and blanks[-1][1] == before:
                 blanks[-1] = (blanks[-1][0], at)
             else:
                 blanks.append((before, at))
         before = at
-    return Span(_since(record, record.finished), tuple(marks), tuple(blanks[:200]))
+    return Span(_since(record, record.finished), tuple(marks), tuple(blanks[:MAX_BLANKS]))
 
 
 def _since(record: PromotionRecord, time: datetime) -> float:
@@ -201,16 +207,15 @@ def _since(record: PromotionRecord, time: datetime) -> float:
 
 def _about(record: PromotionRecord, figure: Figure, form: Callable[[float], str]) -> str:
     """Least, greatest and last value of both versions, in words."""
+    windows = [look.window for look in record.looks if isinstance(look.window, Window)]
     parts = []
     for name in ("canary", "baseline"):
-        windows = [look.window for look in record.looks if isinstance(look.window, Window)]
-        counts = [getattr(window, name) for window in windows]
-        values = [value for value in map(figure, counts) if value is not None]
-        if values:
-            parts.append(
-                f"{name} from {form(min(values))} to {form(max(values))}, "
-                f"at last {form(values[-1])}"
+        values = [figure(getattr(window, name)) for window in windows]
+        known = [value for value in values if value is not None]
+        said = f"{name}: no data"
+        if known:
+            said = (
+                f"{name} from {form(min(known))} to {form(max(known))}, at last {form(known[-1])}"
             )
-        else:
-            parts.append(f"{name}: no data")
+        parts.append(said)
     return "; ".join(parts) + "."

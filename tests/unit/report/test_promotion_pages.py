@@ -170,6 +170,15 @@ def test_gaps_are_gaps_and_never_zero() -> None:
     assert 'class="blank"' in page
 
 
+def test_looks_that_were_left_out_are_no_gap() -> None:
+    """A record that keeps only some of its early looks is drawn through; a pause is a gap."""
+    _, record = healthy()
+    thin = replace(record, looks=(record.looks[0], record.looks[20], *record.looks[30:]))
+    assert b'class="blank"' not in promotion_page(thin)
+    late = tuple(replace(look, time=look.time + timedelta(minutes=2)) for look in record.looks[30:])
+    assert b'class="blank"' in promotion_page(replace(record, looks=record.looks[:30] + late))
+
+
 def test_a_promotion_without_a_step_or_look_has_a_page(aborted: PromotionRecord) -> None:
     """Refused before the first look: the page says so, and draws what there is."""
     ending = Ending("identity", "slot green runs another image")
