@@ -25,6 +25,7 @@ from secure_pipeline.cli import (
     interop,
     keys,
     policy,
+    promote,
     quarantine,
     resign,
     run,
@@ -80,6 +81,7 @@ for command in (
     explain.explain,
     interop.interop,
     copy.copy,
+    promote.promote,
 ):
     app.command()(command)
 app.add_typer(tools.app, name="tools")

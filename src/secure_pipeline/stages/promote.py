@@ -129,7 +129,8 @@ class _Promotion:
             if not self.resumed:
                 raise
             self._abort(Ending("error", f"its state cannot be written: {error}"))
-        if self.resumed:
+        if self.resumed and not self.state.phase.over:
+            self._steer(None)  # back to what is intended now, before what is read counts
             self._tell(None, None, f"taken up again: {self.state.phase.value}")
 
     def _take_up(self, found: Saved, now: datetime) -> None:

@@ -65,14 +65,23 @@ def check_slots(
     if checks.identify is not None:
         _require(checks.identify(roles.canary, image), roles.canary, image)
         if checks.identify(roles.baseline, image).same:
-            raise UsageError(f"slot {roles.baseline} has all traffic and runs {image.digest}")
+            raise _already(roles, image)
     # (2) the baseline's runs what was promoted last
     if good is not None:
         _check_known_good(roles, good, checks)
+        if ImageReference.parse(good.image).digest == image.digest:
+            raise _already(roles, image)
     # (3) both can serve
     for slot in (roles.baseline, roles.canary):
         if checks.healthy(slot) is False:
             raise Inconclusive(f"slot {slot} is not healthy", hint="see its health address")
+
+
+def _already(roles: Roles, image: ImageReference) -> UsageError:
+    return UsageError(
+        f"slot {roles.baseline} has all traffic and runs {image.digest} already",
+        hint="deploy another version to the other slot and promote that",
+    )
 
 
 def _check_known_good(roles: Roles, good: KnownGood, checks: Checks) -> None:

@@ -15,6 +15,7 @@ from secure_pipeline.tools.process import Processes
 
 if TYPE_CHECKING:
     from secure_pipeline.adapters.vaultpending import PendingToken
+    from secure_pipeline.canary.target import LoadedTarget
     from secure_pipeline.doctor import Doctor, Places
     from secure_pipeline.interop.readers import InteropReport
     from secure_pipeline.keys.verify import PublicKey
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from secure_pipeline.wiring.keyhistory import BlastRadius, Revoked, RevokeRequest
     from secure_pipeline.wiring.keys import KeyStatus, Rotated
     from secure_pipeline.wiring.options import Options, RegistryOptions, World
+    from secure_pipeline.wiring.promoting import Promoter, PromoteRequest
     from secure_pipeline.wiring.quarantining import QuarantineDone, QuarantineRequest
     from secure_pipeline.wiring.resigning import ResignOutcome, ResignRequest
     from secure_pipeline.wiring.running import RunningRequest, RunningSession
@@ -243,6 +245,23 @@ def resign_image(
 
     stores = open_stores(options.registry)
     return resigning.resign_image(request, options, _world(), stores, warn, ignore)
+
+
+def promotion_target(name: str) -> LoadedTarget:
+    """The target that ``--to`` names. Raises: UsageError, ConfigError."""
+    from secure_pipeline.wiring.promotiontargets import find_target
+
+    return find_target(name, _world())
+
+
+def open_promoter(
+    request: PromoteRequest, options: Options, warn: Callable[[str], None]
+) -> Promoter:
+    """What promotes to one target. Raises: UsageError, ConfigError, Unavailable."""
+    from secure_pipeline.wiring.promoting import Promoter
+
+    stores = open_stores(options.registry)
+    return Promoter(request, options, _world(), stores, processes(), warn)
 
 
 def list_quarantine(

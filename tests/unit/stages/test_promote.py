@@ -240,6 +240,24 @@ def test_can_09_a_move_to_100_that_was_under_way_goes_back_to_the_last_step() ->
     assert (again.phase, again.intended, again.healthy) == (Phase.WATCHING, STEPS[2], 0)
 
 
+def test_can_09_killed_after_all_traffic_has_moved_it_watches_a_full_window_again() -> None:
+    """Not rolled back for it, and not promoted for it: the last step once more, then 100 %."""
+    world = World()
+    programs = Programs(world)
+    moved = world.sleep
+
+    def kill_once_at_100(seconds: float) -> None:
+        moved(seconds)
+        if world.router.share[CANARY] == 1 and "killed" not in world.disk:
+            world.disk["killed"] = True
+            world.kill_in = 0
+
+    world.sleep = kill_once_at_100  # type: ignore[method-assign]
+    record = programs.run()
+    assert (record.phase, record.resumed) == (Phase.PROMOTED, 1)
+    assert [share for _, share in world.shares] == [*STEPS, 1, STEPS[2], 1]
+
+
 def _each_step_was_healthy(record: PromotionRecord, programs: Programs) -> None:
     """In each passed step, as many healthy looks in a row as are needed, the last ones."""
     passed = [step for step in record.steps if step.outcome == "passed"]
