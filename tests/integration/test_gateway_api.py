@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -75,9 +76,13 @@ def make_route(gateway: Gateway, *rules: dict[str, Any], **spec: Any) -> str:
     return name
 
 
-def router_of(cluster: Cluster, route: str, kubeconfig: Path | None = None) -> GatewayApiRouter:
+def router_of(
+    cluster: Cluster, route: str, kubeconfig: Path | None = None, patience: float = 2.5
+) -> GatewayApiRouter:
+    """A router that waits longer for the controller than usual, or shorter."""
     config = KubernetesConfig.from_kubeconfig(kubeconfig or cluster.kubeconfig)
-    return GatewayApiRouter(GatewayRouter(SHOP, route, SERVICES), config, SystemClock())
+    target = GatewayRouter(SHOP, route, SERVICES)
+    return GatewayApiRouter(target, config, SystemClock(), lambda s: time.sleep(s * patience))
 
 
 @pytest.fixture
@@ -207,11 +212,12 @@ def test_a_change_by_others_is_kept(
 def test_a_controller_that_does_not_follow(cluster: Cluster, gateway: Gateway, route: str) -> None:
     """While the controller stands still the old weights are in force, and nothing is read."""
     router = router_of(cluster, route)
-    assert router.read().shares["green"] == 0
     served(gateway, route)
+    assert router.read().shares["green"] == 0
     with controller_stopped(cluster):
         router.set("green", Fraction(1))
-        assert "not accepted yet: Gateway main: " in refused(router.read)
+        hasty = router_of(cluster, route, patience=0.1)
+        assert "not accepted yet: Gateway main: " in refused(hasty.read)
         assert gateway.send(route, 40) == {"web-blue": 40}
     assert router.read().shares["green"] == 1
     until("all requests for green", lambda: gateway.send(route, 40) == {"web-green": 40})
@@ -229,11 +235,8 @@ def test_what_no_gateway_serves_is_not_read(
         (split, [{**main, "sectionName": "none"}], "Accepted is not True"),
         (half, [main], "ResolvedRefs is not True (BackendNotFound"),
     ]
-    config = KubernetesConfig.from_kubeconfig(cluster.kubeconfig)
     for one, parents, says in cases:
-        name = make_route(gateway, one, parentRefs=parents)
-        target = GatewayRouter(SHOP, name, SERVICES)
-        router = GatewayApiRouter(target, config, SystemClock(), lambda _: None)
+        router = router_of(cluster, make_route(gateway, one, parentRefs=parents), patience=0)
         until(says, lambda router=router, says=says: says in refused(router.read))  # type: ignore[misc]
 
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.kubernetesapi import FakeApi, fake_api
@@ -156,6 +156,26 @@ def test_shares_are_never_told_too_small(server: FakeApi, pairs: list[tuple[int,
     for blue, green in pairs:
         assert green <= shares["green"] * (blue + green)
         assert blue <= shares["blue"] * (blue + green)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_size=1, max_size=4),
+    st.fractions(0, 1),
+    st.sampled_from(["blue", "green"]),
+)
+def test_no_share_is_ever_exceeded(
+    server: FakeApi, pairs: list[tuple[int, int]], share: Fraction, canary: str
+) -> None:
+    """From any weights, what is read after a share was set is it, or a little less."""
+    server.replies.clear()
+    server.objects[PATH] = route(*(rule(blue, green) for blue, green in pairs))
+    router(server).set(canary, share)
+    shares = router(server).read().shares
+    assert share - Fraction(1, 5000) < shares[canary] <= share
+    assert sum(shares.values()) == 1
+    if share in (0, 1):
+        assert shares[canary] == share
 
 
 OBSTACLES: dict[str, tuple[list[dict[str, Any]], str]] = {
