@@ -14,6 +14,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from secure_pipeline.canary.target import Target
 from secure_pipeline.config import Config
 from secure_pipeline.documents import schema
 from secure_pipeline.errors import ExitCode
@@ -54,6 +55,12 @@ def pages() -> dict[Path, str]:
             "The trusted policy, named by the operator with `--policy` or "
             "`SECURE_PIPELINE_POLICY`.",
         ),
+        reference / "target-keys.md": _document_page(
+            Target,
+            "Target keys",
+            "A promotion target, named by the operator with `promote --to`.",
+        ),
+        reference / "target.schema.json": _json(schema(Target, "secure-pipeline promotion target")),
         reference / "exit-codes.md": _exit_codes(),
         reference / "config.schema.json": _json(schema(Config, "secure-pipeline.yaml")),
         reference / "policy.schema.json": _json(schema(Policy, "secure-pipeline policy")),
@@ -154,7 +161,7 @@ def _type(hint: Any) -> str:
     if hasattr(hint, "__members__"):
         return " \\| ".join(f"`{member.value}`" for member in hint)
     names = {"str": "text", "int": "number", "float": "number", "bool": "true or false"}
-    return {"timedelta": "duration", "Size": "size"}.get(
+    return {"timedelta": "duration", "Size": "size", "Percent": "share"}.get(
         hint.__name__, names.get(hint.__name__, hint.__name__)
     )
 
@@ -167,6 +174,8 @@ def _default(spec: Any) -> str:
         return ""
     if hasattr(value, "total_seconds"):
         total = int(value.total_seconds())
+        if value.microseconds:
+            return f"`{round(value.total_seconds() * 1000)}ms`"
         for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
             if total % size == 0:
                 return f"`{total // size}{unit}`"
@@ -176,7 +185,8 @@ def _default(spec: Any) -> str:
             if value % (1 << power) == 0:
                 return f"`{value >> power}{unit}`"
     if isinstance(value, tuple):
-        return f"`[{', '.join(value)}]`" if value else ""
+        texts = [item for item in value if isinstance(item, str)]
+        return f"`[{', '.join(texts)}]`" if texts else ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -319,7 +319,7 @@ class Target:
     rules: Rules = field("What a canary has to keep.", default=Rules())
     analysis: AnalysisConfig = field("How certain a verdict has to be.", default=AnalysisConfig())
     steps: tuple[Step, ...] = field(
-        "The way up; 100% comes after the last.",
+        "The way up, 5%, 25%, 50% by default; 100% comes after the last.",
         default=(Step(Percent("5%")), Step(Percent("25%")), Step(Percent("50%"))),
     )
     identity_unchecked: str | None = field(
