@@ -48,7 +48,7 @@ def decode(kind: type[T], value: Any) -> T:
     """Rebuild a record of ``kind``. Raises: InvalidRecord."""
     try:
         return typing.cast(T, _decode(kind, value))
-    except (TypeError, KeyError, ValueError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise InvalidRecord(f"not a {kind.__name__}: {error}") from error
 
 
