@@ -33,7 +33,7 @@ class Bounds:
         count = counts.requests / per_unit if counts.tokens else 0.0
 
         def units(slow: float) -> Units:
-            return Units(count, min(count, count * slow / counts.tokens) if count else 0.0)
+            return Units(count, min(count, count * (slow / counts.tokens)) if count else 0.0)
 
         return cls(units(counts.slow.low), units(counts.slow.value), units(counts.slow.high))
 

@@ -75,7 +75,7 @@ class Bets:
         j = self.rounds + 1
         fresh = -math.log(j) - math.log(j + 1) - math.log(len(self.logs))
         logs = tuple(
-            max(_NOTHING, log_sum((log, fresh)) + min(payoff, CAP))
+            max(_NOTHING, _plus(log, fresh) + min(payoff, CAP))
             for log, payoff in zip(self.logs, payoffs, strict=True)
         )
         return Bets(lowered(logs, ceiling), j)
@@ -132,8 +132,10 @@ class WorseThanBaseline:
         """Logarithm of the factor of the bet on this odds ratio."""
         there = (self.baseline.bad + self.limit / 2) / (self.baseline.count + 1)
         here = odds * there / (1 - there + odds * there)
-        count = canary.count + baseline.count
-        pooled = (canary.count * here + baseline.count * there) / count
+        part = canary.count / (canary.count + baseline.count)
+        pooled = there + part * (here - there)
+        if not 0 < pooled < 1:
+            return 0.0  # rounded to an end of the scale: no bet is placed
         return likelihood(canary, here, pooled) + likelihood(baseline, there, pooled)
 
 
@@ -181,7 +183,12 @@ def _power(exponent: float, base: float) -> float:
 def log_sum(logs: Sequence[float]) -> float:
     """Logarithm of the sum of what ``logs`` are the logarithms of."""
     top = max(logs)
-    return top + math.log(math.fsum(math.exp(log - top) for log in logs))
+    return top + math.log(sum([math.exp(log - top) for log in logs]))
+
+
+def _plus(one: float, other: float) -> float:
+    top, low = (one, other) if one > other else (other, one)
+    return top + math.log1p(math.exp(low - top))
 
 
 def lowered(logs: tuple[float, ...], ceiling: float) -> tuple[float, ...]:
