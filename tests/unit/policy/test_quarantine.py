@@ -141,6 +141,7 @@ def test_a_malformed_quarantine_keeps_out(predicate: dict[str, object]) -> None:
     rule = quarantine_rule(EVERYBODY, IMAGE, [broken])
     assert (rule.outcome, rule.evidence) == (Outcome.DENY, (broken.digest,))
     assert "malformed" in rule.why
+    assert not allowed(EVERYBODY, broken, release(quarantine()))
     assert allowed(EVERYBODY, broken, release(broken))
 
 
