@@ -126,6 +126,8 @@ def _evidence(record: PromotionRecord) -> Iterator[Plot]:
 
 
 def _figure(name: str, key: str, look: Look) -> float | None:
+    if isinstance(look.window, NoData):
+        return None
     return next((rule.figures.get(key) for rule in look.rules if rule.rule == name), None)
 
 

@@ -163,6 +163,8 @@ def milliseconds(seconds: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
+    if seconds < 9.95:
+        return f"{round(seconds, 1):g} s"
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     if hours:
