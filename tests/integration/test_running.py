@@ -31,7 +31,9 @@ from secure_pipeline.attestations.statement import parse_statement
 from secure_pipeline.keys import local
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
+from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.ports import ChangedFile, Runtime
+from secure_pipeline.stages.promotion_identity import described, identify
 
 pytestmark = pytest.mark.integration
 PASSWORD = "only for tests"
@@ -490,3 +492,20 @@ def test_watch_with_a_count_ends_with_the_worst(
     ended = place.verify("docker://web", *words)
     assert ended.code == 11, ended.text
     assert len(ended.out.splitlines()) == 1
+
+
+def test_can_15_a_slot_of_a_real_engine_is_the_promoted_image_or_it_is_not(
+    engine: str, containers: Containers, release: RunnableRelease, tmp_path: Path
+) -> None:
+    """What a promotion asks of a slot: proven the same, proven another, gone is not told."""
+    other = RunnableRelease(tmp_path / "other", mark="another")
+    containers.load(release.layout, release.image, "app:1", tmp_path)
+    containers.run("app:1", "green")
+    runtime = DockerRuntime("green", address=EngineAddress(engine, None), clock=SystemClock())
+    image = ImageReference("app", release.image.digest)
+    assert identify(runtime, release.layout, image).same is True
+    wrong = ImageReference("app", other.image.digest)
+    assert identify(runtime, other.layout, wrong).same is False
+    assert described(runtime) is not None
+    containers("rm", "--force", "green")
+    assert identify(runtime, release.layout, image).same is None

@@ -16,7 +16,7 @@ from typing import Any
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.attestations.predicates import PROMOTION, QUARANTINE, RunContext
 from secure_pipeline.attestations.promotion import promotion_predicate
-from secure_pipeline.attestations.quarantine import MAX_TEXT, quarantine_predicate
+from secure_pipeline.attestations.quarantine import MAX_NAME, one_line, quarantine_predicate
 from secure_pipeline.audit.recording import recorded
 from secure_pipeline.canary.controller import Identity
 from secure_pipeline.canary.model import NoData, Sample
@@ -387,10 +387,9 @@ class _Blind:
 
 
 def _quarantine(record: PromotionRecord, promotion: Digest) -> dict[str, Any]:
-    why = "".join(c if c.isprintable() else " " for c in record.ending.why)
     return quarantine_predicate(
-        reason=why[:MAX_TEXT],
-        cause=record.ending.cause,
+        reason=one_line(record.ending.why),
+        cause=one_line(record.ending.cause, MAX_NAME),
         target=record.target.target.name,
         promotion=promotion,
         by=STAGE,
