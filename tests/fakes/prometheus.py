@@ -192,8 +192,10 @@ def prometheus(
     config.write_text(json.dumps(configuration(targets, interval, rule_file, alertmanager)))
     port = free_port()
     command = [
+        # An alert that came before Alertmanager was known is told again, not a minute later.
         *(program("prometheus"), f"--config.file={config}"),
         *(f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address=127.0.0.1:{port}"),
+        "--rules.alert.resend-delay=1s",
     ]
     if authority is not None or users is not None:
         command.append(f"--web.config.file={_web(directory, authority, users)}")

@@ -32,8 +32,8 @@ class Names:
         return tuple(found)
 
 
-def _preset(latency: str, requests: str, errors: Mapping[str, str], started: str) -> Names:
-    return Names(latency, requests, MappingProxyType(dict(errors)), None, started)
+def _preset(latency: str, finished: str, errors: Mapping[str, str], started: str) -> Names:
+    return Names(latency, finished, MappingProxyType(dict(errors)), None, started)
 
 
 _STARTED = "process_start_time_seconds"

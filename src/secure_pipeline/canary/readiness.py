@@ -30,7 +30,7 @@ def examine(reader: Reader) -> Readiness:
         return Readiness((f"metrics: {error}",), ())
     problems: list[str] = []
     notes: list[str] = []
-    requests: set[str] = set()
+    counted: set[str] = set()
     for slot in reader.slots:
         try:
             read = reader.read(slot, reader.target.analysis.stale_after.total_seconds())
@@ -38,11 +38,11 @@ def examine(reader: Reader) -> Readiness:
             problems.append(f"{slot}: {error}")
             continue
         problems += [f"{slot}: {problem}" for problem in _missing(reader, read, now)]
-        requests |= _label_names(reader, read)
+        counted |= _label_names(reader, read)
         found, said = _latency(reader, read, now)
         problems += [f"{slot}: {problem}" for problem in found]
         notes += [f"{slot}: {note}" for note in said]
-    problems += _requests(reader, requests)
+    problems += _requests(reader, counted)
     return Readiness((*problems, *_alerts(reader), *_queries(reader)), tuple(notes))
 
 
