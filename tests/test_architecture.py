@@ -6,6 +6,7 @@ Each rule is shown twice: it holds for the program, and it sees a small tree tha
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,9 @@ class _Reader(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> None:
-        if isinstance(node.ctx, ast.Load):  # a field that is called ``socket`` opens none
+        # a field or an argument that is called ``socket`` opens none
+        known = node.id in self.names or hasattr(builtins, node.id)
+        if isinstance(node.ctx, ast.Load) and known:
             self.module.uses.append((self.names.get(node.id, node.id), node.lineno))
 
     def _full(self, node: ast.expr) -> str | None:
