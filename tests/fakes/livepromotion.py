@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,12 +20,16 @@ from fakes.evidence import NAME
 from fakes.haproxy import haproxy
 from fakes.inference import RunningService, inference
 from fakes.load import Load, load
+from fakes.nginx import nginx, program
 from fakes.prometheus import RealPrometheus, prometheus
 from fakes.release import REQUIRE, Release, policy
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.haproxy import Haproxy
+from secure_pipeline.adapters.nginx import Nginx
 from secure_pipeline.keys import local
 from secure_pipeline.ports import Router
+from secure_pipeline.tools.nginx import NginxCommand
+from secure_pipeline.tools.process import Processes
 
 PASSWORD = "only for tests"
 STEPS = [
@@ -166,6 +171,21 @@ def behind_haproxy(
         "socket": config.socket, "backend": config.backend, "servers": dict(config.servers),
     }  # fmt: skip
     return Haproxy(config, SystemClock()), {"haproxy": document}, running.url
+
+
+def behind_nginx(
+    stack: ExitStack, directory: Path, services: Mapping[str, RunningService]
+) -> tuple[Router, Any, str]:
+    """A real nginx in front of both."""
+    ports = {slot: service.port for slot, service in services.items()}
+    running = stack.enter_context(nginx(directory / "front", ports))
+    config = running.target_router
+    document = {
+        "file": config.file, "upstream": config.upstream, "servers": dict(config.servers),
+        "read-back": config.read_back, "command": list(config.command),
+    }  # fmt: skip
+    control = NginxCommand(Path(program()), config.command[1:], Processes(threading.Event()))
+    return Nginx(config, control, SystemClock()), {"nginx": document}, running.url
 
 
 @contextmanager

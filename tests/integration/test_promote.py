@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.livepromotion import LivePlace, live_place
+from fakes.livepromotion import LivePlace, behind_nginx, live_place
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("promote")]
 
@@ -186,3 +186,16 @@ def test_an_alert_that_fires_aborts(tmp_path: Path) -> None:
         assert ended.code == 13, ended.text
         assert "TooMuchOfIt" in ended.out
         assert place.share() == 0
+
+
+@pytest.mark.parametrize(("latency_ms", "code", "share"), [(0, 0, 1), (400, 13, 0)])
+def test_behind_nginx_it_ends_the_same(
+    tmp_path: Path, latency_ms: float, code: int, share: int
+) -> None:
+    """A healthy version reaches 100 %, a slow one 0 %, by checked reloads that lose nothing."""
+    with live_place(tmp_path, front=behind_nginx, latency_ms=latency_ms) as place:
+        place.settings |= {**HALF, "rules": QUICK}
+        ended = place.ended(place.promote())
+        assert ended.code == code, ended.text
+        assert place.share() == share
+        assert place.load.counts["none"] == 0

@@ -105,7 +105,7 @@ def locate(
     processes = processes or Processes(threading.Event())
     if not pin.system and (store.directory(pin) / RECEIPT).exists():
         return from_store(pin, store)
-    found = _search(name, path)
+    found = search(name, path)
     if found is None:
         raise Unavailable(f"{name} is not installed", hint=how_to_install(pin))
     return _system(pin, found, processes) if pin.system else _pinned(pin, found)
@@ -135,7 +135,7 @@ def tool_key(pin: Pin, path: str) -> str:
     """
     if not pin.system:
         return pin.lock
-    found = _search(pin.name, path)
+    found = search(pin.name, path)
     return _sha256(pin, found) if found else "missing"
 
 
@@ -246,7 +246,8 @@ def _again(pin: Pin) -> str:
     return how_to_install(pin)
 
 
-def _search(name: str, path: str) -> Path | None:
+def search(name: str, path: str) -> Path | None:
+    """The first program of that name in absolute directories of ``path``; links resolved."""
     for directory in path.split(os.pathsep):
         candidate = os.path.join(directory, name)
         if os.path.isabs(directory) and os.path.isfile(candidate) and os.access(candidate, os.X_OK):

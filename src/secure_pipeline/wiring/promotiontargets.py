@@ -11,13 +11,21 @@ from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.healthcheck import HealthCheck
 from secure_pipeline.canary import target as targets
 from secure_pipeline.canary.controller import Identity
-from secure_pipeline.canary.target import LoadedTarget, RouterConfig, ServiceAccess, Target
-from secure_pipeline.errors import PipelineError, UsageError
+from secure_pipeline.canary.target import (
+    LoadedTarget,
+    NginxRouter,
+    RouterConfig,
+    ServiceAccess,
+    Target,
+)
+from secure_pipeline.errors import ConfigError, PipelineError, Unavailable, UsageError
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.oci.store import Source
 from secure_pipeline.ports import Metrics, Router, Runtime
 from secure_pipeline.stages.promotion_identity import described, identify
 from secure_pipeline.stages.running_target import parse_target
+from secure_pipeline.tools.locate import SYSTEM_PATH, search
+from secure_pipeline.tools.nginx import NginxCommand
 from secure_pipeline.tools.process import Processes
 from secure_pipeline.wiring.options import World
 from secure_pipeline.wiring.running import cluster_config, open_runtime
@@ -123,8 +131,20 @@ def open_router(config: RouterConfig, world: World, processes: Processes) -> Rou
     if config.nginx is not None:
         from secure_pipeline.adapters.nginx import Nginx
 
-        raise NotImplementedError(Nginx)
+        return Nginx(config.nginx, nginx_command(config.nginx, world, processes), clock)
     assert config.gateway_api is not None
     from secure_pipeline.adapters.gateway_api import GatewayApiRouter
 
     return GatewayApiRouter(config.gateway_api, cluster_config(world.environment), clock)
+
+
+def nginx_command(config: NginxRouter, world: World, processes: Processes) -> NginxCommand:
+    """The program of nginx. Raises: ConfigError (no command), Unavailable (no such program)."""
+    if not config.command:
+        raise ConfigError("the command of nginx is empty", where="router.nginx")
+    name, *arguments = config.command
+    path = f"{world.path}:{SYSTEM_PATH}"
+    program = Path(name) if "/" in name else search(name, path)
+    if program is None or not program.is_absolute() or not program.is_file():
+        raise Unavailable(f"there is no program {name[:200]!r}", where="router.nginx.command")
+    return NginxCommand(program, arguments, processes)
