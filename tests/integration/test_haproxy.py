@@ -20,6 +20,7 @@ from secure_pipeline.errors import Unavailable
 
 pytestmark = pytest.mark.integration
 FIVE = Fraction(1, 20)
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
@@ -158,6 +159,25 @@ def test_backends_that_cannot_be_steered(
             router.set("green", FIVE)
         router.set("green", Fraction(0))
         assert router.read().shares["green"] == 0
+
+
+def test_the_page_shows_what_works(tmp_path: Path, servers: dict[str, Named]) -> None:
+    """The fragment of docs/how-to/routers.md, with this test's ports and socket."""
+    page = (ROOT / "docs/how-to/routers.md").read_text()
+    shown = page.split("```haproxy\n")[1].split("```")[0]
+    for fixed, ours in (
+        ("/run/haproxy/admin.sock", "{socket}"),
+        ("127.0.0.1:8080", "127.0.0.1:{port}"),
+        ("127.0.0.1:8001", "127.0.0.1:{blue}"),
+        ("127.0.0.1:8002", "127.0.0.1:{green}"),
+    ):
+        assert fixed in shown
+        shown = shown.replace(fixed, ours)
+    with haproxy(tmp_path, ports(servers), config=shown) as running:
+        router = Haproxy(running.target_router, SystemClock())
+        router.set("green", FIVE)
+        assert router.read().shares == {"blue": Fraction(19, 20), "green": FIVE}
+        assert 8 <= answers(running.url, 400)["green"] <= 21
 
 
 def test_names_that_are_not_there(running: RunningHaproxy) -> None:

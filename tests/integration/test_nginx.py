@@ -14,13 +14,14 @@ import pytest
 from contracts.test_router_contract import Elsewhere, RouterContract
 from fakes.haproxy import wait_until
 from fakes.named import Named, answers, blue_and_green, ports
-from fakes.nginx import RunningNginx, nginx
+from fakes.nginx import CONFIG, RunningNginx, nginx
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.nginx import Nginx, render
 from secure_pipeline.errors import Unavailable
 
 pytestmark = pytest.mark.integration
 FIVE = Fraction(1, 20)
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
@@ -192,3 +193,32 @@ def test_nginx_with_other_servers_than_the_target(running: RunningNginx, router:
     other = Nginx(replace(config, servers=swapped), running.control, SystemClock())
     with pytest.raises(Unavailable, match="another server"):
         other.read()
+
+
+def test_the_page_shows_what_works(tmp_path: Path, servers: dict[str, Named]) -> None:
+    """Both fragments of docs/how-to/routers.md, with this test's ports and paths."""
+    blocks = (ROOT / "docs/how-to/routers.md").read_text().split("```nginx\n")[1:]
+    main, file = (block.split("```")[0] for block in blocks)
+    head, _, http = CONFIG.partition("http {{")
+    temporary = http.partition("include")[0]
+    shown = main.replace("{", "{{").replace("}", "}}").replace("http {{", f"http {{{{{temporary}")
+    for fixed, ours in (
+        ("/etc/nginx/promote/inference.conf", "{directory}/inference.conf"),
+        ("127.0.0.1:8080", "127.0.0.1:{port}"),
+    ):
+        assert fixed in shown
+        shown = shown.replace(fixed, ours)
+    with nginx(tmp_path / "n", ports(servers), config=head + shown) as running:
+        for fixed, now in (
+            ("unix:/run/promote/inference.sock", f"unix:{running.socket}"),
+            ("127.0.0.1:8001", f"127.0.0.1:{running.slots['blue']}"),
+            ("127.0.0.1:8002", f"127.0.0.1:{running.slots['green']}"),
+        ):
+            assert fixed in file
+            file = file.replace(fixed, now)
+        running.file.write_text(file)
+        running.control.check()
+        router = Nginx(running.target_router, running.control, SystemClock())
+        assert router.read().shares == {"blue": 1, "green": 0}
+        router.set("green", FIVE)
+        assert 8 <= answers(running.url, 400)["green"] <= 21
