@@ -285,7 +285,7 @@ def _sample(pair: Any, where: str) -> tuple[float, float]:
     """``[time, "value"]`` as numbers. Raises: Inconclusive."""
     if isinstance(pair, list) and len(pair) == 2:
         time, text = pair
-        known = isinstance(time, int | float) and not isinstance(time, bool)
+        known = isinstance(time, int | float) and not isinstance(time, bool) and 0 <= time < 1e12
         if known and isinstance(text, str) and len(text) <= 40 and _NUMBER.fullmatch(text):
             return float(time), float(text)
     raise Inconclusive("gave something that is no sample", where=where)
