@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -15,6 +16,7 @@ import yaml
 
 from cluster.api import until
 from cluster.gateway import (
+    GATEWAY_API,
     NAME,
     NAMESPACE,
     Backend,
@@ -33,15 +35,16 @@ from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.gateway_api import ATTEMPTS, GatewayApiRouter
 from secure_pipeline.adapters.kubeapi import KubernetesApi
 from secure_pipeline.adapters.kubeconfig import KubernetesConfig
-from secure_pipeline.canary.target import GatewayRouter
+from secure_pipeline.canary.target import GatewayRouter, RouterConfig
+from secure_pipeline.documents import decode, parse_yaml
 from secure_pipeline.errors import PipelineError, Unavailable
 from secure_pipeline.ports import Router
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
-SHOP = "split"
-SERVICES = {"blue": "web-blue", "green": "web-green"}
+SHOP = "inference"
+SERVICES = {"blue": "inference-blue", "green": "inference-green"}
 GREEN = Fraction(1, 20)
-PAGE = ROOT / "docs/how-to/routers-gateway-api.md"
+PAGE = ROOT / "docs/how-to/routers.md"
 _numbers = itertools.count(1)
 
 
@@ -58,8 +61,8 @@ def gateway(cluster: Cluster) -> Iterator[Gateway]:
 def slots(gateway: Gateway) -> Iterator[tuple[Backend, Backend]]:
     """The two Services."""
     with (
-        backend(gateway.api, SHOP, "web-blue") as blue,
-        backend(gateway.api, SHOP, "web-green") as green,
+        backend(gateway.api, SHOP, "inference-blue") as blue,
+        backend(gateway.api, SHOP, "inference-green") as green,
     ):
         yield blue, green
 
@@ -67,7 +70,7 @@ def slots(gateway: Gateway) -> Iterator[tuple[Backend, Backend]]:
 @pytest.fixture
 def route(gateway: Gateway, slots: tuple[Backend, Backend]) -> str:
     """A route of its own for a test: all requests to blue."""
-    return make_route(gateway, rule(("web-blue", 1), ("web-green", 0)))
+    return make_route(gateway, rule(("inference-blue", 1), ("inference-green", 0)))
 
 
 def make_route(gateway: Gateway, *rules: dict[str, Any], **spec: Any) -> str:
@@ -130,21 +133,21 @@ def test_requests_follow_the_weights(
     served(gateway, route)
     router.set("green", GREEN)
     assert router.read().shares["green"] == GREEN
-    until("a request for green", lambda: gateway.send(route, 20)["web-green"])
+    until("a request for green", lambda: gateway.send(route, 20)["inference-green"])
     answers = gateway.send(route, 400)
-    assert answers.keys() == {"web-blue", "web-green"}
-    assert 2 <= answers["web-green"] <= 60  # 20 are to be expected
+    assert answers.keys() == {"inference-blue", "inference-green"}
+    assert 2 <= answers["inference-green"] <= 60  # 20 are to be expected
     router.set("green", Fraction(0))
     assert router.read().shares["green"] == 0
-    until("no request for green", lambda: gateway.send(route, 40) == {"web-blue": 40})
+    until("no request for green", lambda: gateway.send(route, 40) == {"inference-blue": 40})
     green = slots[1]
     before = len(green.seen)
     router.set("green", Fraction(0))
-    assert gateway.send(route, 200) == {"web-blue": 200}
+    assert gateway.send(route, 200) == {"inference-blue": 200}
     assert len(green.seen) == before
     router.set("green", Fraction(1))
     assert router.read().shares == {"blue": 0, "green": 1}
-    until("all requests for green", lambda: gateway.send(route, 40) == {"web-green": 40})
+    until("all requests for green", lambda: gateway.send(route, 40) == {"inference-green": 40})
 
 
 def served(gateway: Gateway, route: str) -> None:
@@ -155,8 +158,8 @@ def served(gateway: Gateway, route: str) -> None:
 def test_all_rules_are_split(cluster: Cluster, gateway: Gateway, slots: object) -> None:
     """Each rule with its own matches and filters gets the share; the greatest one is read."""
     api = rule(
-        ("web-green", None),
-        ("web-blue", None),
+        ("inference-green", None),
+        ("inference-blue", None),
         matches=[{"path": {"type": "PathPrefix", "value": "/api"}}],
         filters=[
             {
@@ -165,7 +168,7 @@ def test_all_rules_are_split(cluster: Cluster, gateway: Gateway, slots: object) 
             }
         ],
     )
-    name = make_route(gateway, api, rule(("web-blue", 1), ("web-green", 0)))
+    name = make_route(gateway, api, rule(("inference-blue", 1), ("inference-green", 0)))
     router = router_of(cluster, name)
     assert router.read().shares == {"blue": 1, "green": Fraction(1, 2)}
     router.set("green", Fraction(1, 200))
@@ -218,9 +221,9 @@ def test_a_controller_that_does_not_follow(cluster: Cluster, gateway: Gateway, r
         router.set("green", Fraction(1))
         hasty = router_of(cluster, route, patience=0.1)
         assert "not accepted yet: Gateway main: " in refused(hasty.read)
-        assert gateway.send(route, 40) == {"web-blue": 40}
+        assert gateway.send(route, 40) == {"inference-blue": 40}
     assert router.read().shares["green"] == 1
-    until("all requests for green", lambda: gateway.send(route, 40) == {"web-green": 40})
+    until("all requests for green", lambda: gateway.send(route, 40) == {"inference-green": 40})
 
 
 def test_what_no_gateway_serves_is_not_read(
@@ -228,7 +231,9 @@ def test_what_no_gateway_serves_is_not_read(
 ) -> None:
     """Routes of a missing Gateway, of a missing listener, and with a missing Service."""
     main = {"name": NAME, "namespace": NAMESPACE}
-    split, half = (rule(("web-blue", 1), (other, 0)) for other in ("web-green", "web-none"))
+    split, half = (
+        rule(("inference-blue", 1), (other, 0)) for other in ("inference-green", "inference-none")
+    )
     cases: list[tuple[dict[str, Any], list[dict[str, Any]], str]] = [
         (split, [{"name": "none"}], "no controller has taken it up for Gateway none"),
         (split, [main, {**main, "name": "none"}], "taken it up for Gateway none"),
@@ -242,7 +247,7 @@ def test_what_no_gateway_serves_is_not_read(
 
 def test_a_third_backend_is_refused(cluster: Cluster, gateway: Gateway, slots: object) -> None:
     """Nothing of such a route is written, and the message names the rule."""
-    split, more = (("web-blue", 1), ("web-green", 0)), ("web-other", 1)
+    split, more = (("inference-blue", 1), ("inference-green", 0)), ("inference-other", 1)
     name = make_route(gateway, rule(*split, more), rule(*split))
     before = gateway.api.get(route_path(SHOP, name))["spec"]
     text = refused(lambda: router_of(cluster, name).set("green", GREEN))
@@ -262,12 +267,12 @@ def test_permissions(cluster: Cluster, gateway: Gateway, route: str) -> None:
             f" --resource=httproutes.gateway.networking.k8s.io -n {SHOP}"
         ) in text
         assert f"--serviceaccount={SHOP}:promoter" in text
-    (documented,) = documented_rules()
-    allow(cluster.api, SHOP, "promoter", [{**documented, "verbs": ["get"]}])
+    (right,) = yaml.safe_load(documented()["Role"])["rules"]
+    allow(cluster.api, SHOP, "promoter", [{**right, "verbs": ["get"]}])
     until("the right to read", lambda: answered(router.read))
     assert "promoter may not patch httproutes" in refused(lambda: router.set("green", GREEN))
     cluster.account(SHOP, "second")
-    allow(cluster.api, SHOP, "second", [documented])
+    allow(cluster.api, SHOP, "second", [right])
     second = router_of(cluster, route, cluster.account(SHOP, "second"))
     until("the right to write", lambda: answered(lambda: second.set("green", GREEN)))
     assert second.read().shares["green"] == GREEN
@@ -281,15 +286,26 @@ def answered(call: Callable[[], object]) -> bool:
     return True
 
 
-def documented_rules() -> list[dict[str, Any]]:
-    """The rules of the one Role in the how-to page."""
-    page = PAGE.read_text()
-    blocks = [part.partition("```")[0] for part in page.split("```yaml")[1:]]
-    documents = [document for block in blocks for document in yaml.safe_load_all(block)]
-    (role,) = [found for found in documents if found.get("kind") == "Role"]
-    rules = role["rules"]
-    assert isinstance(rules, list)
-    return rules
+def documented() -> dict[str, str]:
+    """The fragments of the how-to page by their kind; '' is the target's."""
+    section = PAGE.read_text().partition("## Kubernetes Gateway API\n")[2]
+    blocks = [part.partition("```")[0] for part in section.split("```yaml\n")[1:]]
+    return {yaml.safe_load(block).get("kind", ""): block for block in blocks}
+
+
+def test_the_fragments_of_the_page(cluster: Cluster, gateway: Gateway, slots: object) -> None:
+    """Route and target work together as they are shown."""
+    shown = documented()
+    body = yaml.safe_load(shown["HTTPRoute"])
+    gateway.api.create(f"{GATEWAY_API}/namespaces/{SHOP}/httproutes", body)
+    text = textwrap.dedent(shown[""].removeprefix("router:\n"))
+    target = decode(RouterConfig, parse_yaml(text.encode(), "routers.md")).gateway_api
+    assert target is not None
+    config = KubernetesConfig.from_kubeconfig(cluster.kubeconfig)
+    router = GatewayApiRouter(target, config, SystemClock())
+    router.set("green", GREEN)
+    until("the share", lambda: answered(router.read))
+    assert router.read().shares == {"blue": 1 - GREEN, "green": GREEN}
 
 
 def test_no_server_and_no_route(cluster: Cluster, gateway: Gateway) -> None:
