@@ -123,4 +123,6 @@ def test_the_fake_with_a_slot_down() -> None:
         router.set("green", Fraction(1, 4))
     router.set("green", Fraction(0))
     router.down = {"blue"}
+    with pytest.raises(Unavailable):
+        router.set("green", Fraction(1, 4))
     assert router.read().shares == {"blue": 1, "green": 0}

@@ -51,15 +51,17 @@ class FakeRouter:
             raise ValueError(f"a share of {share} for {canary}")
         self.history.append((canary, share))
         fault = self._fault()
-        if fault in (Fault.FAIL, Fault.LOSE):
-            share = self.share[canary]
-        if fault is Fault.HALF:
-            share = (self.share[canary] + share) / 2
+        if fault is Fault.LOSE:
+            return
+        if fault is Fault.FAIL:
+            raise Unavailable("told to fail")
         if share and canary in self.down:
             raise Unavailable("the canary cannot take traffic: it is down")
-        self.put(canary, share)
-        if fault not in (None, Fault.LOSE):
-            raise Unavailable(f"told to {fault}")
+        if 0 < share < 1 and self.down:
+            raise Unavailable("the canary would get more: the other slot is down")
+        self.put(canary, (self.share[canary] + share) / 2 if fault is Fault.HALF else share)
+        if fault is not None:
+            raise Unavailable(f"told to {fault.value}")
 
     def read(self) -> Routing:
         if self._fault() not in (None, Fault.LOSE):

@@ -104,6 +104,34 @@ def test_can_16_a_baseline_that_is_taken_out(
     wait_until(lambda: router.read().shares["green"] == FIVE, "blue is up again")
 
 
+def test_can_16_a_full_baseline(tmp_path: Path, servers: dict[str, Named]) -> None:
+    """At its maxconn round robin passes it over: the canary gets everything, and that is read."""
+    config = CONFIG.replace("check inter 200ms fall 2 rise 2", "maxconn 1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        slots = ports(servers) | {"blue": silent.getsockname()[1]}
+        with haproxy(tmp_path, slots, config=config) as running:
+            router = Haproxy(running.target_router, SystemClock())
+            router.set("green", FIVE)
+            assert router.read().shares["green"] == FIVE
+            with socket.create_connection(("127.0.0.1", running.port)) as held:
+                held.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                wait_until(lambda: router.read().shares["green"] == 1, "blue is full")
+                assert answers(running.url, 20) == {"green": 20}
+
+
+def test_a_slow_start_of_the_baseline(tmp_path: Path, servers: dict[str, Named]) -> None:
+    """Just up, it weighs less than its weight: the canary's share is greater, and that is read."""
+    config = CONFIG.replace("fall 2 rise 2", "fall 2 rise 2 slowstart 60s")
+    with haproxy(tmp_path, ports(servers), config=config) as running:
+        router = Haproxy(running.target_router, SystemClock())
+        router.set("green", FIVE)
+        assert router.read().shares["green"] == FIVE
+        running.command("set server inference/blue state maint")
+        running.command("set server inference/blue state ready")
+        wait_until(lambda: "blue weight 95 (now " in router.read().detail, "blue starts slowly")
+        assert FIVE < router.read().shares["green"] < 1
+
+
 def test_a_reload_resets_weights(running: RunningHaproxy, router: Haproxy) -> None:
     """To the configured ones: 100 and 0 here, which the read-back shows."""
     router.set("green", FIVE)

@@ -101,8 +101,8 @@ class Haproxy:
     def set(self, canary: str, share: Fraction) -> None:
         """See ports.Router. At no moment does the canary get more than before or than after.
 
-        Raises: Unavailable also where weights would not decide the share, and for a canary
-        that is not up: only 0 is asked for in every state.
+        Raises: Unavailable also where weights would not decide the share, where the canary is not
+        up, or where the baseline takes less than its weight: only 0 is asked for in every state.
         """
         due = self._clock.monotonic() + self._timeout
         server = self._config.servers[canary]
@@ -110,7 +110,7 @@ class Haproxy:
         mine, others = split(share, MAX_WEIGHT)
         backend = self._backend(due)
         if share:
-            self._refuse(backend, server)
+            self._refuse(backend, backend.servers[server], backend.servers[other], share)
         orders = [(server, mine), (other, others)]
         before = backend.servers[other].weight
         # More for the baseline comes first and less comes last; but where the baseline serves
@@ -131,12 +131,12 @@ class Haproxy:
         strange = [server.describe() for server in self._strangers(backend)]
         return Routing(shares(weights, counted), ", ".join([*words, *strange, *reasons]))
 
-    def _refuse(self, backend: Backend, canary: str) -> None:
+    def _refuse(self, backend: Backend, canary: Server, baseline: Server, share: Fraction) -> None:
         where = f"{self._config.socket} {self._config.backend}"
-        names = self._config.servers.values()
-        reasons = backend.reasons()
-        reasons += [f"server {server.name} serves too" for server in self._strangers(backend)] + [
-            f"server {name} is a backup" for name in names if backend.servers[name].backup
+        reasons = [
+            *backend.reasons(),
+            *(f"server {server.name} serves too" for server in self._strangers(backend)),
+            *(f"server {each.name} is a backup" for each in (canary, baseline) if each.backup),
         ]
         if reasons:
             raise Unavailable(
@@ -144,9 +144,13 @@ class Haproxy:
                 where=where,
                 hint="docs/how-to/routers.md shows a backend that can be steered",
             )
-        if not backend.servers[canary].up:
+        if not canary.up:
+            raise Unavailable(f"the canary cannot take traffic: {canary.describe()}", where=where)
+        # All that the baseline leaves goes to the canary, which may have everything only at 1.
+        if share < 1 and not (baseline.up and baseline.counted == baseline.weight):
             raise Unavailable(
-                f"the canary cannot take traffic: {backend.servers[canary].describe()}", where=where
+                f"the canary would get more: {baseline.describe()} cannot take its share",
+                where=where,
             )
 
     def _strangers(self, backend: Backend) -> list[Server]:

@@ -165,6 +165,23 @@ def test_can_16_a_baseline_that_takes_nothing(
     assert status in found.detail
 
 
+@pytest.mark.parametrize(
+    "changes", [{"status": "DOWN"}, {"weight": "40"}, {"slim": "1", "scur": "1"}]
+)
+def test_can_16_nothing_upwards_beside_a_baseline_that_takes_less(
+    place: Callable[..., tuple[Haproxy, Answers]], changes: dict[str, str]
+) -> None:
+    """The canary would get what the baseline leaves: not begun; all or nothing can be asked for."""
+    router, answers = place(blue=100, green=0)
+    answers.rows["blue"] |= changes
+    with pytest.raises(Unavailable, match="the canary would get more: blue weight 100"):
+        router.set("green", Fraction(1, 20))
+    assert not [command for command in answers.commands if command.startswith("set")]
+    router.set("green", Fraction(1))
+    router.set("green", Fraction(0))
+    assert router.read().shares["green"] == 0
+
+
 @pytest.mark.parametrize("status", ["UP", "UP 2/3", "no check"])
 def test_up(place: Callable[..., tuple[Haproxy, Answers]], status: str) -> None:
     """States in which weights count."""
