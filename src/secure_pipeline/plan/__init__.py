@@ -1,0 +1,1 @@
+"""One plan of the stages, and its renderings for engines."""
