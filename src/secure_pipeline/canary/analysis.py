@@ -135,7 +135,8 @@ def _watched(
     states = [slow, failed, _restarts(rules.restarts, memory.restarts, window)]
     for name, limit in (("mean", rules.latency.mean), ("p95", rules.latency.p95)):
         if limit is not None:
-            states.append(_soft(name, limit.total_seconds(), config, window))
+            worse = latency.worse_shown(certainty)
+            states.append(_soft(name, limit.total_seconds(), config, window, worse=worse))
     return memory, states
 
 
@@ -208,7 +209,9 @@ def _restarts(allowed: int, found: int, window: Window | NoData) -> RuleState:
     return RuleState("restarts", True, Health.HEALTHY, why, figures)
 
 
-def _soft(name: str, limit: float, config: AnalysisConfig, window: Window | NoData) -> RuleState:
+def _soft(
+    name: str, limit: float, config: AnalysisConfig, window: Window | NoData, *, worse: bool
+) -> RuleState:
     figures = {"limit": limit}
     if isinstance(window, NoData):
         return RuleState(name, False, Health.NO_DATA, window.why, figures)
@@ -226,6 +229,9 @@ def _soft(name: str, limit: float, config: AnalysisConfig, window: Window | NoDa
                 f"{version}_high": estimate.high,
             }
     health, said = _compared(canary, baseline, limit)
+    if health is Health.BAD and not worse:
+        # One window is a handful of requests: without this, chance would use up the budget.
+        health, said = Health.UNDETERMINED, "over the limit, but not shown to be worse yet"
     values = f"canary {_seconds(canary)}, baseline {_seconds(baseline)}, limit {limit:.3g} s"
     return RuleState(name, False, health, f"{values}: {said}", figures)
 

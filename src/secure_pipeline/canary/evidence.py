@@ -108,6 +108,10 @@ class Evidence:
             self.broken or min(over.bets.log, worse.bets.log) >= certainty.abort,
         )
 
+    def worse_shown(self, certainty: Certainty) -> bool:
+        """Whether the canary is shown to be worse than the baseline, be it within the limit."""
+        return self.worse.bets.log >= certainty.abort
+
     def health(self, certainty: Certainty) -> Health:
         """What all of it says."""
         if self.broken:

@@ -182,18 +182,37 @@ def test_the_baseline_may_restart():
     assert rule(Watch().see(baseline=counts(500, restarts=3)), "restarts").health is GOOD
 
 
+def worse_within_the_limit(rules):
+    """A watch that was shown 10 % slow tokens, of 20 % that are allowed; the baseline has none."""
+    watch = Watch(rules)
+    while not (watch.looks and rule(watch.looks[-1], "latency").figures["toward_worse"] == 1):
+        watch.see(counts(p95=exactly(0.01)), counts(500, p95=exactly(0.01)))
+        watch.see(counts(slow=0.1, p95=exactly(0.01)), counts(500, p95=exactly(0.01)))
+    return watch
+
+
 def test_can_14_flapping_uses_up_the_budget():
     """Every other look over a soft limit: the budget counts in all, not in a row."""
-    watch = Watch(Rules(failure_budget=2))
-    slow = counts(10, 0.5)
+    latency = LatencyRule(share=Percent("20%"), mean=timedelta(milliseconds=80))
+    watch = worse_within_the_limit(Rules(latency, failure_budget=2))
     seen = []
     for turn in range(6):
-        look = watch.see(slow if turn % 2 == 0 else counts(10), counts(95))
+        look = watch.see(counts(slow=0.18 if turn % 2 == 0 else 0.1), counts(500))
         seen.append((rule(look, "mean").health, look.budget_left))
         if turn == 2:
             watch.analysis = watch.analysis.renewed()
     assert [health for health, _ in seen] == [BAD, GOOD] * 3
     assert [left for _, left in seen] == [1, 1, 0, 0, -1, -1]
+    assert watch.looks[-2].health is BAD
+    assert watch.looks[-2].decider.rule == "mean"
+
+
+def test_one_slow_window_costs_no_budget():
+    """A handful of requests is slow by chance: a mean counts once the canary is shown worse."""
+    watch = Watch(Rules())
+    look = watch.see(counts(3, 0.5), counts(95, 0.01))
+    assert rule(look, "mean").health is OPEN
+    assert look.budget_left == 3
 
 
 def test_a_soft_breach_within_the_budget_is_no_health():
@@ -222,8 +241,9 @@ def test_a_soft_breach_within_the_budget_is_no_health():
 )
 def test_p95(canary, baseline, expected):
     """Bad needs the low bound, over limit and baseline; healthy needs the high bound."""
-    watch = Watch(Rules(latency=LatencyRule(mean=None, p95=timedelta(milliseconds=200))))
-    look = watch.see(counts(p95=canary), counts(p95=baseline))
+    latency = LatencyRule(share=Percent("20%"), mean=None, p95=timedelta(milliseconds=200))
+    watch = worse_within_the_limit(Rules(latency))
+    look = watch.see(counts(slow=0.1, p95=canary), counts(500, p95=baseline))
     assert rule(look, "p95").health is expected
 
 
