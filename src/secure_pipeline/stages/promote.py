@@ -176,7 +176,7 @@ class _Promotion:
         # (4) on disk before the router hears of it
         note = self._enter(state, observation is not None)
         # (5) make the router follow
-        self._steer(share)
+        note = "; ".join(filter(None, (note, self._steer(share))))
         if note or observation:
             self._tell(share, observation.look if observation else None, note)
 
@@ -243,7 +243,7 @@ class _Promotion:
             return "aborted: the canary has no traffic"
         if state.phase is Phase.PROMOTED:
             return "promoted: all traffic is at the new version"
-        return f"passed: moving to {float(state.intended) * 100:g} %"
+        return f"passed: moving to {_percent(state.intended)}"
 
     def _abort(self, ending: Ending) -> None:
         """Abort from anywhere; the disk and the view may be what is broken."""
@@ -261,22 +261,26 @@ class _Promotion:
     def _check_baseline(self) -> None:
         """Ask once whether the version that traffic goes back to can serve; go back anyway."""
         self._abort_began = self.ports.clock.monotonic()
-        self.baseline_healthy = self.ports.healthy(self.inputs.baseline)
+        with suppress(Exception):
+            self.baseline_healthy = self.ports.healthy(self.inputs.baseline)
 
-    def _steer(self, share: Fraction | None) -> None:
-        """Ask the router, again only after a while: a reload each poll would help nobody."""
+    def _steer(self, share: Fraction | None) -> str:
+        """Ask the router, again only after a while; return what people should know of it."""
         state, now = self.state, self.ports.clock.monotonic()
         asked = self._asked_for(state.intended)
         if controller.in_place(self.plan, state, share) and (
             asked or state.phase is not Phase.ABORTING
         ):
-            return
+            return ""
         times, last = self._asked[1:] if self._asked and asked else (0, now)
         if times and now - last < AGAIN_SECONDS[min(times, len(AGAIN_SECONDS)) - 1]:
-            return
+            return ""
         self._asked = (state.intended, times + 1, now)
-        with suppress(PipelineError):  # what is in force is read, not believed
+        try:  # what is in force is read, not believed
             self.ports.router.set(self.inputs.canary, state.intended)
+        except PipelineError as error:
+            return f"the router was asked for {_percent(state.intended)}: {error}"
+        return f"the router was asked again for {_percent(state.intended)}" if times else ""
 
     def _asked_for(self, share: Fraction) -> bool:
         return self._asked is not None and self._asked[0] == share
@@ -367,3 +371,7 @@ class _Promotion:
             baseline_healthy=self.baseline_healthy,
             resumed=self.resumed,
         )
+
+
+def _percent(share: Fraction) -> str:
+    return f"{float(share) * 100:g} %"

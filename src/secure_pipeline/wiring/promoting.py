@@ -284,33 +284,35 @@ class Promoter:
 
     def _finish(self, record: PromotionRecord, evidence: _Evidence) -> Promoted:
         """Remember on disk first, then sign and attach; only then it is over."""
-        image, folder = record.image, self._journal.folder(record.id)
-        aborted = record.phase is Phase.ABORTED
-        if aborted:
-            ending = record.ending
-            entry = Quarantined(
-                str(image),
-                ending.cause,
-                ending.why,
-                record.finished,
-                self._place.target.name,
-                record.id,
-            )
-            self._journal.set_quarantined(str(image.digest), entry)
-        else:
-            good = KnownGood(record.canary, str(image), record.finished)
-            self._journal.set_known_good(good)
-        document = json.dumps(record_document(record), indent=2, allow_nan=False)
-        write_atomic(folder / "promotion.json", document.encode() + b"\n")
-        write_atomic(folder / "report.html", promotion_page(record))
+        folder = self._journal.folder(record.id)
         try:
+            self._remember(record)
+            document = json.dumps(record_document(record), indent=2, allow_nan=False)
+            write_atomic(folder / "promotion.json", document.encode() + b"\n")
+            write_atomic(folder / "report.html", promotion_page(record))
             self._sign(record, evidence)
+            if record.phase is Phase.ABORTED:
+                self._journal.set_quarantined(str(record.image.digest), None)
+            self._journal.close()
         except PipelineError as error:
-            return Promoted(image, None, record, folder, error)
-        if aborted:
-            self._journal.set_quarantined(str(image.digest), None)
-        self._journal.close()
-        return Promoted(image, None, record, folder)
+            return Promoted(record.image, None, record, folder, error)
+        return Promoted(record.image, None, record, folder)
+
+    def _remember(self, record: PromotionRecord) -> None:
+        """What this machine knows even if nothing can be signed."""
+        image, ending = str(record.image), record.ending
+        if record.phase is Phase.PROMOTED:
+            self._journal.set_known_good(KnownGood(record.canary, image, record.finished))
+            return
+        entry = Quarantined(
+            image,
+            ending.cause,
+            ending.why,
+            record.finished,
+            self._place.target.name,
+            record.id,
+        )
+        self._journal.set_quarantined(str(record.image.digest), entry)
 
     def _sign(self, record: PromotionRecord, evidence: _Evidence) -> None:
         """The verdict, and the quarantine that follows from an abort, in one go."""
