@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -149,9 +150,9 @@ class FakeMetrics:
         since, until = self.now() - seconds, self.now()
         found = []
         for key, samples in self.series.items():
-            chosen = tuple(sample for sample in samples if since <= sample[0] <= until)
-            if chosen and matches(dict(key)):
-                found.append(Series(dict(key), chosen))
+            begin, end = bisect_left(samples, (since,)), bisect_right(samples, (until, math.inf))
+            if begin < end and matches(dict(key)):
+                found.append(Series(dict(key), tuple(samples[begin:end])))
         return tuple(found)
 
     def value(self, query: str) -> float | None:
