@@ -29,6 +29,7 @@ bench: $(VENV)/.ready tools-test ## Ratios against what a user would run instead
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/evidence.py
 	$(BIN)/python bench/ledger.py
+	$(BIN)/python bench/canary.py
 
 docs: $(VENV)/.ready ## Write the generated pages again
 	$(BIN)/python docs/generate.py
