@@ -211,12 +211,11 @@ def the_plan() -> Plan:
 
 def _stage(name: str, needs: tuple[str, ...], facts: _Facts) -> Stage:
     own = (f"runs/{{run}}/stages/{name}.json", f"runs/{{run}}/reports/{name}/")
-    earlier = [
-        path
-        for need in needs
-        if need in _FACTS and _FACTS[need].evidence
-        for path in (f"runs/{{run}}/stages/{need}.json", f"runs/{{run}}/reports/{need}/")
-    ]
+    # The result of build says which image it is; verify is told by it too.
+    known = needs if facts.evidence else ("build",)
+    earlier = ["runs/{run}/run.json"] if needs else []
+    for need in known:
+        earlier += [f"runs/{{run}}/stages/{need}.json", f"runs/{{run}}/reports/{need}/"]
     return Stage(
         name=name,
         needs=needs,
