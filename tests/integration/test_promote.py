@@ -199,3 +199,16 @@ def test_behind_nginx_it_ends_the_same(
         assert ended.code == code, ended.text
         assert place.share() == share
         assert place.load.counts["none"] == 0
+
+
+def test_can_13_another_digest_never_inherits_what_was_learnt(place: LivePlace) -> None:
+    """Asked for while one is unfinished: that one is rolled back, and nothing else moves."""
+    process = place.promote()
+    place.until(lambda: place.share() > 0, process, "traffic at the canary")
+    process.kill()
+    process.communicate()
+    ended = place.ended(place.promote(image="inference-service@sha256:" + "b" * 64))
+    assert ended.code == 13, ended.text
+    assert "unfinished" in ended.out
+    assert place.share() == 0
+    assert place.run("verify", place.image).code == 12
