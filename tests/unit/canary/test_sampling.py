@@ -214,6 +214,32 @@ def test_both_slots_cover_the_same_stretch(bed: Bed) -> None:
     assert (found.canary.tokens, found.baseline.tokens) == (120, 120)
 
 
+def test_the_first_window_begins_where_both_are_scraped(bed: Bed) -> None:
+    """What one slot did before the other was scraped at all is in neither's window."""
+    bed.sampler.mark()
+    for _ in range(3):
+        bed.scrape("green")
+        bed.green.serve(10, 40)
+        assert bed.why() == "no scrape of blue since traffic was moved"
+    bed.scrape()
+    bed.look()
+    bed.green.serve(10, 50)
+    bed.blue.serve(10, 60)
+    bed.scrape()
+    found = bed.window()
+    assert (found.canary.tokens, found.baseline.tokens) == (50, 60)
+
+
+def test_buckets_without_their_count_are_malformed(bed: Bed) -> None:
+    """A histogram that is torn apart is no data."""
+    bed.green.serve(10, 40)
+    bed.scrape()
+    for key in list(bed.metrics.series):
+        if dict(key)["__name__"].endswith("_count"):
+            del bed.metrics.series[key]
+    assert "do not belong together" in bed.why()
+
+
 def test_a_scrape_right_after_the_cut_is_nearer(bed: Bed) -> None:
     """Slots that are scraped out of step are compared at the scrapes next to each other."""
     for _ in range(3):
