@@ -27,6 +27,7 @@ from secure_pipeline.tools.process import Command, Processes
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 VERSION_SECONDS = 60.0
 MAX_RECEIPT_BYTES = 64 << 10
+MAX_EXECUTABLE_BYTES = 1 << 30
 RECEIPT = "receipt.json"
 
 
@@ -147,7 +148,13 @@ def how_to_install(pin: Pin) -> str:
 
 
 def read_version(pin: Pin, executable: Path, processes: Processes) -> str:
-    """Run the program for its version. Raises: Unavailable if it does not tell."""
+    """Run the program for its version. Raises: Unavailable if it does not tell.
+
+    The version of a program that cannot be asked is in its file: a Go program's lists the
+    modules that it was built from.
+    """
+    if not pin.version_arguments:
+        return _written_version(pin, executable)
     with tempfile.TemporaryDirectory(prefix="secure-pipeline-") as home:
         outcome = processes.run(
             Command(
@@ -163,6 +170,18 @@ def read_version(pin: Pin, executable: Path, processes: Processes) -> str:
     if not outcome.ok or match is None:
         raise Unavailable(
             f"{pin.name} does not tell its version: {outcome.describe()}",
+            where=str(executable),
+            hint=how_to_install(pin),
+        )
+    return match[1]
+
+
+def _written_version(pin: Pin, executable: Path) -> str:
+    text = read_bounded(executable, MAX_EXECUTABLE_BYTES).decode("latin-1")
+    match = pin.version_pattern.search(text)
+    if match is None:
+        raise Unavailable(
+            f"the file of {pin.name} does not tell its version",
             where=str(executable),
             hint=how_to_install(pin),
         )

@@ -83,6 +83,7 @@ class Pin:
     optional: bool
     """True when no ``run`` needs it."""
     version_arguments: tuple[str, ...]
+    """Empty: the program has none, and the pattern is looked for in its file."""
     version_pattern: re.Pattern[str]
     sources: tuple[str, ...]
     releases: Mapping[str, Release]
@@ -192,9 +193,9 @@ class _Table:
             raise ConfigError(f"{key!r} is not a sha256 of 64 hex digits", where=self.where)
         return value
 
-    def strings(self, key: str) -> tuple[str, ...]:
+    def strings(self, key: str, *, empty: bool = False) -> tuple[str, ...]:
         values = self.take(key, list)
-        if not values or not all(isinstance(value, str) for value in values):
+        if not (values or empty) or not all(isinstance(value, str) for value in values):
             raise ConfigError(f"{key!r} must be a list of strings", where=self.where)
         return tuple(values)
 
@@ -255,7 +256,7 @@ class _Reader:
             version=table.text("version"),
             purpose=table.text("purpose"),
             optional=table.take("optional", bool, False),
-            version_arguments=table.strings("version_arguments"),
+            version_arguments=table.strings("version_arguments", empty=True),
             version_pattern=_pattern(table),
             sources=sources,
             releases=releases,

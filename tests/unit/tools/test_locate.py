@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -295,6 +296,22 @@ def test_a_program_that_does_not_tell_its_version_is_refused(
     found.write_text(f"#!/bin/sh\n{script}\n")
     with pytest.raises(Unavailable, match="does not tell its version"):
         locate("basic", store=store, path=str(found.parent), pins=pins)
+
+
+def test_a_program_that_cannot_be_asked_has_its_version_in_its_file(
+    tmp_path: Path, pins: Pins
+) -> None:
+    """Without version arguments the program is read and never started; no version is exit 4."""
+    mark = tmp_path / "started"
+    found = program(tmp_path / "bin", "tool", "1.2.3", mark)
+    pin = replace(
+        pins["tool"], version_arguments=(), version_pattern=re.compile(r"'tool (\d+\.\d+\.\d+)'")
+    )
+    assert read_version(pin, found, Processes(threading.Event())) == "1.2.3"
+    assert not mark.exists()
+    found.write_bytes(b"\xff\x00 nothing")
+    with pytest.raises(Unavailable, match="does not tell its version"):
+        read_version(pin, found, Processes(threading.Event()))
 
 
 def test_scn_04_a_refused_version_is_refused_with_its_reason(pins: Pins) -> None:
