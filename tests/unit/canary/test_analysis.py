@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -439,3 +441,16 @@ def test_health_always_has_evidence(kinds):
         if look.health is GOOD:
             assert kind == "good"
             assert {state.health for state in look.rules} == {GOOD}
+
+
+def test_the_figures_are_in_the_reference():
+    """Every rule and every key that a look may have is on the page, and the page has no others."""
+    page = (Path(__file__).parents[3] / "docs/reference/canary.md").read_text()
+    told = set(re.findall(r"`([a-z0-9_]+)`", page.split("## Figures")[1]))
+    latency = LatencyRule(p95=timedelta(seconds=1))
+    look = Watch(Rules(latency, queries=(QueryRule("q", "up", 0, 2),))).see(
+        counts(p95=exactly(0.1)), counts(p95=exactly(0.1)), queries=(QueryResult("q", 1.0),)
+    )
+    keys = {key for state in look.rules for key in state.figures}
+    names = {state.rule for state in look.rules if ":" not in state.rule}
+    assert told - {"bad", "healthy"} == keys | names
