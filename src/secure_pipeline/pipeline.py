@@ -129,11 +129,7 @@ class Pipeline:
 
     def finish(self, outcome: RunOutcome) -> None:
         """Write dashboard.json, the mark of a run that came to its end."""
-        earlier = []
-        for run in RunStore(self.place.runs).all():
-            document = dashboard.read(run.directory)
-            if document is not None and run.id != self.run.id:
-                earlier.append(dashboard.entry(document))
+        earlier = dashboard.earlier(RunStore(self.place.runs), self.run.id)
         self.run.save_document(
             dashboard.FILE, dashboard.dashboard(self.run.header, outcome, earlier)
         )

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from secure_pipeline import strictjson
-from secure_pipeline.errors import ConfigError, Unavailable, UsageError
+from secure_pipeline.errors import ConfigError, Unavailable, UsageError, VerificationFailed
 from secure_pipeline.files import read_bounded, sha256_bytes, write_atomic
 from secure_pipeline.records import InvalidRecord, decode, encode
 from secure_pipeline.stages.result import Report, StageResult
 
+_EXPECTED = re.compile(r"[a-z]{1,20}=sha256:[0-9a-f]{64}\Z")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 MAX_RESULT_BYTES = 64 << 20
 MAX_REPORT_BYTES = 256 << 20
@@ -61,9 +63,11 @@ class StoredResult:
 class Run:
     """One directory ``runs/<id>``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, expected: Mapping[str, str] | None = None) -> None:
+        """``expected``: stage to the digest that its result must have, told by who ran it."""
         self.directory = directory
         self.id = directory.name
+        self._expected = expected or {}
 
     @property
     def header(self) -> RunHeader:
@@ -87,15 +91,23 @@ class Run:
     def load(self, stage: str) -> StoredResult | None:
         """The stored result of a stage with its reports' bytes, or None.
 
-        Raises: ConfigError if it is damaged or a report was altered.
+        Raises: ConfigError if it is damaged or a report was altered; VerificationFailed if it
+        is not the expected one.
         """
         path = self._path(stage)
-        if not path.is_file():
+        if not path.is_file() and stage not in self._expected:
             return None
+        data = read_bounded(path, MAX_RESULT_BYTES)
+        if self._expected.get(stage) not in (None, f"sha256:{sha256_bytes(data)}"):
+            raise VerificationFailed(
+                f"not the result that {stage} ended with, which is {self._expected[stage]}",
+                where=str(path),
+                hint="somebody else wrote it: look at who can write there, and run again",
+            )
         reports = self.directory / "reports" / stage
         try:
             return parse_result(
-                read_bounded(path, MAX_RESULT_BYTES),
+                data,
                 lambda report: read_bounded(reports / report.name, MAX_REPORT_BYTES),
             )
         except InvalidRecord as error:
@@ -162,6 +174,25 @@ def dump_result(result: StageResult, origin: str) -> bytes:
         origin=origin,
     )
     return json.dumps(encode(stored), ensure_ascii=False).encode()
+
+
+def result_digest(stored: StoredResult) -> str:
+    """``sha256:…`` of a result as ``Run.save`` writes it."""
+    return f"sha256:{sha256_bytes(dump_result(stored.result, stored.origin))}"
+
+
+def parse_expected(words: Iterable[str]) -> dict[str, str]:
+    """Stage to digest, of words ``STAGE=sha256:DIGEST``. Raises: UsageError."""
+    expected: dict[str, str] = {}
+    for word in words:
+        stage, _, digest = word.partition("=")
+        if not _EXPECTED.match(word) or stage in expected:
+            raise UsageError(
+                f"{word[:120]!r} is no expected result, or one too many",
+                hint="--expect STAGE=sha256:DIGEST, each stage once",
+            )
+        expected[stage] = digest
+    return expected
 
 
 def parse_result(data: bytes, read_report: Any) -> StoredResult:

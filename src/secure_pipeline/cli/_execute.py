@@ -23,13 +23,16 @@ def execute(
     as_json: bool,
     export: Mapping[str, Path] | None = None,
     push: str | None = None,
+    results: Path | None = None,
 ) -> ExitCode:
     """Open the pipeline, run the stages, show progress and the result; return the exit code.
 
     ``export``: reports by name that are also written to a file of the user's choice.
     ``push``: where the image goes with its evidence once every stage has passed.
+    ``results``: a directory for what an engine takes over from one stage.
     """
     from secure_pipeline.cli._progress import progress
+    from secure_pipeline.cli._results import write_results
     from secure_pipeline.wiring import open_pipeline
 
     output = Output(as_json=as_json)
@@ -44,8 +47,11 @@ def execute(
     _render(output, pipeline, outcome, whole=len(stages) > 1)
     for name, path in (export or {}).items():
         _export(output, outcome, name, path)
+    image = pipeline.image(outcome)
     if destination and outcome.code is ExitCode.PASS:
-        document["pushed"] = _push(output, pipeline, outcome, destination, options)
+        image = document["pushed"] = _push(output, pipeline, outcome, destination, options)
+    if results:
+        write_results(results, outcome, image)
     output.document("Run" if len(stages) > 1 else "Stage", document)
     return outcome.code
 

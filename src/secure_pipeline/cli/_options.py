@@ -110,6 +110,23 @@ AnchorOption = Annotated[
         envvar="SECURE_PIPELINE_LEDGER_ANCHOR",
     ),
 ]
+ResultsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--results",
+        help="Directory that verdict, digest of the result and image are written to, as small "
+        "files for an engine.",
+        envvar="SECURE_PIPELINE_RESULTS",
+    ),
+]
+ExpectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expect",
+        help="STAGE=sha256:DIGEST, as --results of that stage said: any other result is refused.",
+        envvar="SECURE_PIPELINE_EXPECT",
+    ),
+]
 ImageArgument = Annotated[
     str | None,
     typer.Argument(

@@ -11,6 +11,7 @@ from secure_pipeline.cli._options import (
     ConfigOption,
     JsonOption,
     PolicyOption,
+    ResultsOption,
     RunOption,
     StateOption,
 )
@@ -26,6 +27,7 @@ def analyze(
         Path | None,
         typer.Option("--write-baseline", help="Write all open findings as a baseline file."),
     ] = None,
+    results: ResultsOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Analyse the source with Semgrep and gate on new findings."""
@@ -34,4 +36,4 @@ def analyze(
 
     options = Options(config=config, policy=policy, state=state, run=run)
     export = {"baseline.json": write_baseline} if write_baseline else None
-    return execute(("analyze",), options, as_json=as_json, export=export)
+    return execute(("analyze",), options, as_json=as_json, results=results, export=export)

@@ -6,6 +6,7 @@ from secure_pipeline.cli._options import (
     ConfigOption,
     JsonOption,
     PolicyOption,
+    ResultsOption,
     RunOption,
     StateOption,
 )
@@ -17,6 +18,7 @@ def build(
     policy: PolicyOption = None,
     state: StateOption = None,
     run: RunOption = None,
+    results: ResultsOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Build the image into an OCI layout, by digest."""
@@ -24,4 +26,4 @@ def build(
     from secure_pipeline.wiring.options import Options
 
     options = Options(config=config, policy=policy, state=state, run=run)
-    return execute(("build",), options, as_json=as_json)
+    return execute(("build",), options, as_json=as_json, results=results)

@@ -27,6 +27,7 @@ from secure_pipeline.cli import (
     policy,
     promote,
     quarantine,
+    report,
     resign,
     run,
     scan,
@@ -82,6 +83,7 @@ for command in (
     interop.interop,
     copy.copy,
     promote.promote,
+    report.report,
 ):
     app.command()(command)
 app.add_typer(tools.app, name="tools")

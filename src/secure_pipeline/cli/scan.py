@@ -5,9 +5,11 @@ from __future__ import annotations
 from secure_pipeline.cli._options import (
     ConfigOption,
     DatabaseOption,
+    ExpectOption,
     ImageArgument,
     JsonOption,
     PolicyOption,
+    ResultsOption,
     RunOption,
     StateOption,
 )
@@ -21,6 +23,8 @@ def scan(
     state: StateOption = None,
     run: RunOption = None,
     database: DatabaseOption = None,
+    results: ResultsOption = None,
+    expect: ExpectOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Scan the image for vulnerabilities, secrets and bad settings."""
@@ -28,6 +32,7 @@ def scan(
     from secure_pipeline.wiring.options import Options
 
     options = Options(
-        config=config, policy=policy, state=state, run=run, image=image, database=database
-    )
-    return execute(("scan",), options, as_json=as_json)
+        config=config, policy=policy, state=state, run=run, image=image, database=database,
+        expect=tuple(expect or ()),
+    )  # fmt: skip
+    return execute(("scan",), options, as_json=as_json, results=results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from secure_pipeline.cli._options import (
     AnchorOption,
     ConfigOption,
+    ExpectOption,
     ImageArgument,
     JsonOption,
     KeyOption,
@@ -14,6 +15,7 @@ from secure_pipeline.cli._options import (
     PushOption,
     RealmOption,
     RegistryCaOption,
+    ResultsOption,
     RunOption,
     StateOption,
 )
@@ -33,6 +35,8 @@ def sign(
     registry_ca: RegistryCaOption = None,
     plain_http: PlainHttpOption = False,
     realm: RealmOption = None,
+    results: ResultsOption = None,
+    expect: ExpectOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Sign the evidence, attach it to the image and seal it."""
@@ -42,6 +46,6 @@ def sign(
     options = Options(
         config=config, policy=policy, state=state, run=run, image=image, key=key,
         registry=RegistryOptions(registry_ca, plain_http, tuple(realm or ())),
-        ledger=ledger, anchor=ledger_anchor,
+        ledger=ledger, anchor=ledger_anchor, expect=tuple(expect or ()),
     )  # fmt: skip
-    return execute(("sign",), options, as_json=as_json, push=push)
+    return execute(("sign",), options, as_json=as_json, results=results, push=push)

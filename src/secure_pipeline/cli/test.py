@@ -6,6 +6,7 @@ from secure_pipeline.cli._options import (
     ConfigOption,
     JsonOption,
     PolicyOption,
+    ResultsOption,
     RunOption,
     StateOption,
 )
@@ -17,6 +18,7 @@ def test(
     policy: PolicyOption = None,
     state: StateOption = None,
     run: RunOption = None,
+    results: ResultsOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Run the project's tests and gate on failures and coverage."""
@@ -24,4 +26,4 @@ def test(
     from secure_pipeline.wiring.options import Options
 
     options = Options(config=config, policy=policy, state=state, run=run)
-    return execute(("test",), options, as_json=as_json)
+    return execute(("test",), options, as_json=as_json, results=results)

@@ -10,7 +10,7 @@ from secure_pipeline import strictjson
 from secure_pipeline.errors import ConfigError
 from secure_pipeline.files import read_bounded
 from secure_pipeline.run import RunOutcome, StageOutcome
-from secure_pipeline.runs import RunHeader
+from secure_pipeline.runs import RunHeader, RunStore
 
 FILE = "dashboard.json"
 HISTORY = 50
@@ -49,6 +49,12 @@ def read(directory: Path) -> dict[str, Any] | None:
     except (ConfigError, strictjson.InvalidJson):
         return None
     return document if isinstance(document, dict) and document.get("kind") == "Dashboard" else None
+
+
+def earlier(store: RunStore, run_id: str) -> list[dict[str, Any]]:
+    """The entries of all other runs that came to their end, oldest first."""
+    documents = [read(run.directory) for run in store.all() if run.id != run_id]
+    return [entry(document) for document in documents if document is not None]
 
 
 def entry(document: dict[str, Any]) -> dict[str, Any]:

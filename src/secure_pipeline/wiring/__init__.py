@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from secure_pipeline.wiring.options import Options, RegistryOptions, World
     from secure_pipeline.wiring.promoting import Promoter, PromoteRequest
     from secure_pipeline.wiring.quarantining import QuarantineDone, QuarantineRequest
+    from secure_pipeline.wiring.reporting import Reported
     from secure_pipeline.wiring.resigning import ResignOutcome, ResignRequest
     from secure_pipeline.wiring.running import RunningRequest, RunningSession
     from secure_pipeline.wiring.shipping import Shipper
@@ -126,6 +127,13 @@ def open_pipeline(
 
     with opened(stages, options, _world(), warn) as pipeline:
         yield pipeline
+
+
+def report_run(words: Sequence[str], options: Options) -> Reported:
+    """Write the dashboard of a run. Raises: UsageError, ConfigError, Unavailable."""
+    from secure_pipeline.wiring import reporting
+
+    return reporting.report_run(words, options, _world())
 
 
 def open_stores(registry: RegistryOptions) -> Stores:

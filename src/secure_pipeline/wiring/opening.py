@@ -25,7 +25,7 @@ from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.ports import SourceState
 from secure_pipeline.report import dashboard
 from secure_pipeline.run import GRAPH
-from secure_pipeline.runs import Run, RunHeader, RunStore
+from secure_pipeline.runs import Run, RunHeader, RunStore, parse_expected
 from secure_pipeline.tools.process import Processes
 from secure_pipeline.wiring.binding import Binding
 from secure_pipeline.wiring.options import STATE, Options, World
@@ -59,7 +59,8 @@ def opened(
             stack.enter_context(_alone(place.state / "lock"))
         source = binding.source()
         header = _header(config, path, policy, source)
-        run = _choose(RunStore(place.runs), header, stages, options)
+        chosen = _choose(RunStore(place.runs), header, stages, options)
+        run = Run(chosen.directory, parse_expected(options.expect))
         binding.run = run.id
         settings = binding.settings(policy, stages)
         yield Pipeline(config, policy, place, settings, source, run, binding.ports(), cancelled)

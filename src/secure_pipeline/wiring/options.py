@@ -40,6 +40,8 @@ class Options:
     ledger: Path | None = None
     anchor: Path | None = None
     """File that signed heads of the ledger are kept in."""
+    expect: tuple[str, ...] = ()
+    """STAGE=sha256:DIGEST of results that earlier stages must have left, and no others."""
 
 
 @dataclass(frozen=True)
