@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import typing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +173,8 @@ def _default(spec: Any) -> str:
     value = getattr(spec.default, "value", spec.default)
     if value is None or dataclasses.is_dataclass(value):
         return ""
-    if hasattr(value, "total_seconds"):
-        total = int(value.total_seconds())
-        if value.microseconds:
-            return f"`{round(value.total_seconds() * 1000)}ms`"
-        for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-            if total % size == 0:
-                return f"`{total // size}{unit}`"
-        return f"`{total}s`"
+    if isinstance(value, timedelta):
+        return f"`{_duration(value)}`"
     if type(value).__name__ == "Size":
         for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
             if value % (1 << power) == 0:
@@ -188,6 +183,16 @@ def _default(spec: Any) -> str:
         texts = [item for item in value if isinstance(item, str)]
         return f"`[{', '.join(texts)}]`" if texts else ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _duration(value: timedelta) -> str:
+    if value.microseconds:
+        return f"{round(value.total_seconds() * 1000)}ms"
+    total = int(value.total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if total % size == 0:
+            return f"{total // size}{unit}"
+    return f"{total}s"
 
 
 def _json(document: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ def program(directory: Path, *arguments: str, **more: str) -> subprocess.Complet
 
 @pytest.fixture
 def image(tmp_path: Path) -> str:
-    """A signed release; a policy where the canary's key quarantines and the key on duty releases."""
+    """A signed release; a policy where the canary quarantines and the key on duty releases."""
     release = Release(tmp_path / "image")
     release.run()
     for name in ("canary", "duty", "stranger"):
