@@ -59,12 +59,12 @@ class Profile:
     """Share of requests that are eight times as slow."""
     errors: float = 0.002
 
-    def request(self, draw: random.Random) -> Seen:
-        """Draw one; one that fails has no token."""
-        if draw.random() < self.errors:
+    def request(self, draw: random.Random, place: float) -> Seen:
+        """Draw one; one that fails has no token. ``place``: 0 to 1, so that shares are exact."""
+        if place < self.errors:
             return Seen(1, errors=1, bad=1)
         pace = self.seconds * math.exp(draw.gauss(0, 0.35))
-        if draw.random() < self.hiccups:
+        if place < self.errors + self.hiccups:
             pace *= 8
         tokens = [
             pace * math.exp(draw.gauss(0, 0.3)) for _ in range(1 + int(draw.expovariate(1 / 9)))
@@ -161,7 +161,7 @@ POOL = 10_000
 def pool(seed: int, profile: Profile) -> tuple[Seen, ...]:
     """Simulated requests of a profile: a trace draws from them."""
     draw = random.Random(f"{seed}/{profile}")
-    return tuple(profile.request(draw) for _ in range(POOL))
+    return tuple(profile.request(draw, index / POOL) for index in range(POOL))
 
 
 class Requests:
