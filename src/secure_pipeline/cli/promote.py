@@ -112,7 +112,7 @@ def promote(
         abort,
         _seconds(wait),
     )
-    promoter = open_promoter(request, options, output.warn)
+    promoter = open_promoter(request, options, output.warn, output.text)
     with _stoppable() as stop, promotion_view(output, target, image) as view:
         ended = promoter.run(view, stop)
     return _show(output, ended)

@@ -263,13 +263,16 @@ def promotion_target(name: str) -> LoadedTarget:
 
 
 def open_promoter(
-    request: PromoteRequest, options: Options, warn: Callable[[str], None]
+    request: PromoteRequest,
+    options: Options,
+    warn: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> Promoter:
     """What promotes to one target. Raises: UsageError, ConfigError, Unavailable."""
     from secure_pipeline.wiring.promoting import Promoter
 
     stores = open_stores(options.registry)
-    return Promoter(request, options, _world(), stores, processes(), warn)
+    return Promoter(request, options, _world(), stores, processes(), warn, tell)
 
 
 def list_quarantine(

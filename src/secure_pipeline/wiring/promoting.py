@@ -118,13 +118,18 @@ class Promoter:
         stores: Stores,
         processes: Processes,
         warn: Warn,
+        tell: Callable[[str], None],
     ) -> None:
-        """Open everything but the network. Raises: UsageError, ConfigError, Unavailable."""
+        """Open everything but the network. ``tell``: takes lines for people.
+
+        Raises: UsageError, ConfigError, Unavailable.
+        """
         self._request = request
         self._options = options
         self._world = world
         self._stores = stores
         self._warn = warn
+        self._tell = tell
         self._key = KeyRef.parse(request.key)
         self._place = Place(request.target.target, world, processes)
         ledger = ledger_path(options, world)
@@ -199,13 +204,16 @@ class Promoter:
         preflight.check_memory(image, self._journal.quarantined())
         roles = preflight.roles(self._place.router, target.target.slots)
         good = None if self._request.accept_baseline else self._journal.known_good()
+        sampler = Sampler(target.target, roles.canary, self._place.metrics)
         checks = preflight.Checks(
             self._place.identifier(partial(self._source, image, evidence)),
             self._place.healthy,
-            Sampler(target.target, roles.canary, self._place.metrics).check,
+            sampler.check,
         )
         preflight.check_slots(roles, image, good, checks)
         preflight.check_metrics(checks)
+        for note in sampler.notes():
+            self._tell(note)
         with self._signer(evidence.examined.inputs.policy):
             pass
         known = good.image if good else self._place.described(roles.baseline)
