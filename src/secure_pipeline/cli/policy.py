@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from secure_pipeline.cli import _policyexports
 from secure_pipeline.cli._options import JsonOption, PolicyOption
 from secure_pipeline.errors import ExitCode
 
 app = typer.Typer(help="The trusted policy, and what enforces it.", no_args_is_help=True)
-export = typer.Typer(help="Write the policy's roles for what enforces them.", no_args_is_help=True)
+export = typer.Typer(
+    help="Write roles and the policy for what enforces them.", no_args_is_help=True
+)
 app.add_typer(export, name="export")
+_policyexports.add_to(export)
 
 
 @app.callback()
@@ -22,7 +26,7 @@ def group() -> None:
 
 @export.callback()
 def export_group() -> None:
-    """Write the policy's roles for what enforces them."""
+    """Write roles and the policy for what enforces them."""
 
 
 @export.command()
