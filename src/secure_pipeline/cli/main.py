@@ -24,6 +24,7 @@ from secure_pipeline.cli import (
     init,
     interop,
     keys,
+    plan,
     policy,
     promote,
     quarantine,
@@ -32,6 +33,8 @@ from secure_pipeline.cli import (
     run,
     scan,
     sign,
+    state,
+    summary,
     test,
     tools,
     vault,
@@ -71,6 +74,7 @@ def root(
 for command in (
     init.init,
     doctor.doctor,
+    plan.plan,
     run.run,
     analyze.analyze,
     test.test,
@@ -84,11 +88,13 @@ for command in (
     copy.copy,
     promote.promote,
     report.report,
+    summary.summary,
 ):
     app.command()(command)
 app.add_typer(tools.app, name="tools")
 app.add_typer(base.app, name="base")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(state.app, name="state")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(vault.app, name="vault")

@@ -49,7 +49,7 @@ class Permission(StrEnum):
     IDENTITY = "id-token"
     """Ask the engine for a token that says who runs: to log in to Vault."""
     REGISTRY = "registry:write"
-    """Push the image and its evidence."""
+    """Push the image and its evidence, and the verdict of a promotion."""
     ROUTER = "router:write"
     """Move traffic, and start and end slots."""
 
@@ -195,7 +195,10 @@ _PROMOTE = _Facts(
     reads=(IMAGE_LAYOUT,),
     writes=("promotions/", LEDGER),
     evidence=False,
-    permissions=(Permission.SOURCE, Permission.IDENTITY, Permission.ROUTER),
+    permissions=(
+        *(Permission.SOURCE, Permission.IDENTITY),
+        *(Permission.REGISTRY, Permission.ROUTER),
+    ),
     network=(Network.VAULT, Network.REGISTRY, Network.ROUTER, Network.METRICS),
     variables=(POLICY, KEY, "SECURE_PIPELINE_TARGETS", *_VAULT),
     secrets=(PASSWORD,),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from secure_pipeline.keys.verify import PublicKey
     from secure_pipeline.oci.reference import ImageReference
     from secure_pipeline.pipeline import Pipeline
+    from secure_pipeline.place import Place
     from secure_pipeline.ports import Database
     from secure_pipeline.stages.explain import Explanation
     from secure_pipeline.stages.quarantine import Found
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from secure_pipeline.tools.install import Installer
     from secure_pipeline.wiring.auditing import Audit
     from secure_pipeline.wiring.destinations import ShipOptions
+    from secure_pipeline.wiring.handover import OpenedState
     from secure_pipeline.wiring.interop import InteropRequest
     from secure_pipeline.wiring.keyhistory import BlastRadius, Revoked, RevokeRequest
     from secure_pipeline.wiring.keys import KeyStatus, Rotated
@@ -134,6 +136,20 @@ def report_run(words: Sequence[str], options: Options) -> Reported:
     from secure_pipeline.wiring import reporting
 
     return reporting.report_run(words, options, _world())
+
+
+def open_place(options: Options) -> Place:
+    """Where repository and state are. Raises: ConfigError."""
+    from secure_pipeline.wiring import handover
+
+    return handover.open_place(options, _world())
+
+
+def open_state(options: Options) -> OpenedState:
+    """The run that was named, or the latest, and where it is. Raises: UsageError, ConfigError."""
+    from secure_pipeline.wiring import handover
+
+    return handover.open_state(options, _world())
 
 
 def open_stores(registry: RegistryOptions) -> Stores:

@@ -25,9 +25,9 @@ def test_what_runs_foreign_code_sees_no_secret() -> None:
 
 
 def test_rights_are_where_they_are_needed() -> None:
-    """Only sign pushes, only promote moves traffic, and only these two ask who they are."""
+    """Only sign and promote push and ask who they are; only promote moves traffic."""
     holders = {p: {s.name for s in the_plan().stages if p in s.permissions} for p in Permission}
-    assert holders[Permission.REGISTRY] == {"sign"}
+    assert holders[Permission.REGISTRY] == {"sign", "promote"}
     assert holders[Permission.ROUTER] == {"promote"}
     assert holders[Permission.IDENTITY] == {"sign", "promote"}
 

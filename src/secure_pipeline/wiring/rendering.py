@@ -1,0 +1,46 @@
+"""Which engines the plan is rendered for, and what renders it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import PurePosixPath
+from typing import Any
+
+from secure_pipeline.errors import UsageError
+from secure_pipeline.plan.model import Plan
+
+RENDERERS = {"github": "secure_pipeline.plan.github", "tekton": "secure_pipeline.plan.tekton"}
+"""Engine to the module whose ``render(plan)`` gives texts by path; looked up when asked for."""
+
+
+def render(engine: str, plan: Plan, toolkit: str | None = None) -> Mapping[str, str]:
+    """The engine's files: text by path below the repository.
+
+    ``toolkit``: for GitHub, whose actions to use. Raises: UsageError for an engine that is not
+    known, or that takes no toolkit.
+    """
+    module = _module(engine)
+    options: dict[str, Any] = {}
+    if toolkit is not None:
+        if engine != "github":
+            raise UsageError(f"{engine} takes no toolkit", hint="leave --toolkit out")
+        options["toolkit"] = toolkit
+    files: Mapping[str, str] = module.render(plan, **options)
+    for path in files:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise ValueError(f"{path} is outside the repository")
+    return files
+
+
+def _module(engine: str) -> Any:
+    name = RENDERERS.get(engine)
+    if name is not None:
+        try:
+            return import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+    raise UsageError(
+        f"{engine[:80]!r} is no engine that the plan is rendered for", hint="--render github"
+    )
