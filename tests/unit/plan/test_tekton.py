@@ -1,0 +1,222 @@
+"""Tekton's definitions, as the plan renders them and as the repository has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from fakes.workplace import ROOT
+from secure_pipeline.plan.files import differing
+from secure_pipeline.plan.model import PROGRAM, Plan, Stage, the_plan
+from secure_pipeline.plan.tekton import render
+
+FILES = render(the_plan())
+STAGES = {stage.name: stage for stage in the_plan().stages}
+DIGEST = re.compile(r"[a-z0-9./-]+@sha256:[0-9a-f]{64}\Z")
+
+
+def documents() -> Iterator[tuple[str, dict[str, Any]]]:
+    """All objects of all files in the repository's tekton/, rendered or not."""
+    for path in sorted((ROOT / "tekton").rglob("*.yaml")):
+        for value in yaml.safe_load_all(path.read_text()):
+            yield str(path.relative_to(ROOT)), value
+
+
+DOCUMENTS = list(documents())
+
+
+def of_kind(kind: str) -> dict[str, dict[str, Any]]:
+    return {
+        value["metadata"].get("name", path): value
+        for path, value in DOCUMENTS
+        if value["kind"] == kind
+    }
+
+
+TASKS = of_kind("Task")
+PIPELINE = of_kind("Pipeline")["build"]["spec"]
+ENDING = {item["name"]: item for item in PIPELINE["tasks"]}
+
+
+def inside(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a document with its path."""
+    yield path, value
+    pairs = value.items() if isinstance(value, dict) else ()
+    pairs = enumerate(value) if isinstance(value, list) else pairs
+    for key, inner in pairs:
+        yield from inside(inner, f"{path}/{key}")
+
+
+def step(task: str) -> dict[str, Any]:
+    (found,) = TASKS[task]["spec"]["steps"]
+    return dict(found)
+
+
+def test_the_repository_has_what_the_plan_renders() -> None:
+    """No file of tekton/ is missing, changed or left over."""
+    assert differing(FILES, ROOT) == []
+    assert {path for path, _ in DOCUMENTS} == set(FILES)
+
+
+def test_ci_07_no_parameter_is_in_a_script() -> None:
+    """Nothing in any file is a script, and no shell is a command: there is nothing to inject."""
+    for path, value in DOCUMENTS:
+        for place, inner in inside(value):
+            assert not place.endswith("/script"), (path, place)
+            if place.endswith("/command"):
+                assert inner == [PROGRAM], (path, place)
+    for text in FILES.values():
+        assert not re.search(r"\b(ba)?sh -c\b|script:", text)
+
+
+def test_ci_07_a_parameter_is_one_argument_or_one_value() -> None:
+    """Each $(params…) stands alone in its argument, or in the value of a variable."""
+    for name in TASKS:
+        for argument in step(name)["args"]:
+            assert "$(" not in argument or re.fullmatch(r"\$\(params\.[a-z-]+(\[\*\])?\)", argument)
+        for place, inner in inside(step(name)):
+            if isinstance(inner, str) and "$(params" in inner:
+                assert re.search(r"/(args/\d+|env/\d+/value|image)\Z", place), (name, place)
+
+
+def test_stages_run_in_the_order_of_the_plan() -> None:
+    """Each stage is a task of its name that starts after exactly what it needs."""
+    assert list(ENDING) == list(STAGES)
+    for name, stage in STAGES.items():
+        assert tuple(ENDING[name].get("runAfter", ())) == stage.needs
+        assert ENDING[name]["taskRef"] == {"name": name}
+        words = [word for word in stage.command if "{" not in word]
+        used = [*step(name)["command"], *step(name)["args"]]
+        assert [word for word in used if "$(" not in word and word != "--"] == words
+
+
+def test_nothing_goes_on_after_a_failure() -> None:
+    """No task and no step continues on an error, is retried, or is ignored."""
+    for path, value in DOCUMENTS:
+        for place, _ in inside(value):
+            assert not place.endswith(("/onError", "/retries")), (path, place)
+
+
+def test_only_promote_depends_on_a_parameter() -> None:
+    """Without a target nothing is promoted; no gate can be switched off."""
+    assert [name for name, item in ENDING.items() if "when" in item] == ["promote"]
+
+
+def test_the_report_is_written_at_any_end() -> None:
+    """``finally`` needs no result of any stage, whose absence would keep it from running."""
+    (final,) = PIPELINE["finally"]
+    for _, value in inside(final):
+        if isinstance(value, str):
+            assert ".results." not in value
+    assert "when" not in final
+    stated = final["params"][-1]["value"]
+    assert [word.split("=")[0] for word in stated] == [s for s in STAGES if s != "promote"]
+
+
+def test_a_result_is_held_against_what_its_stage_said() -> None:
+    """Who builds on results is told their digests by Tekton, and the image by its builder."""
+    for name in ("scan", "sign"):
+        values = {item["name"]: item["value"] for item in ENDING[name]["params"]}
+        needed = [f"{n}=$(tasks.{n}.results.RESULT_DIGEST)" for n in STAGES[name].needs]
+        assert values["expect"] == " ".join(needed)
+        assert values["image"] == "$(tasks.build.results.IMAGE)"
+    for name in ("verify", "promote"):
+        values = {item["name"]: item["value"] for item in ENDING[name]["params"]}
+        assert values["image"] == "$(tasks.sign.results.IMAGE)"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_steps_are_plain_users(name: str) -> None:
+    """Never root, never writing to the image; more only where the stage makes namespaces."""
+    security = step(name)["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] > 0
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["capabilities"]["drop"] == ["ALL"]
+    builds = name in STAGES and STAGES[name].user_namespaces
+    assert security["allowPrivilegeEscalation"] == builds
+    assert ("add" in security["capabilities"]) == builds
+    cut_off = name in ("analyze", "build", "scan")
+    assert security["seccompProfile"]["type"] == ("Unconfined" if cut_off else "RuntimeDefault")
+    assert "privileged" not in security
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_secret_goes_to_its_stage_alone(name: str) -> None:
+    """Secrets and the token for Vault are where the plan says, and optional."""
+    stage = STAGES[name]
+    references = {
+        item["name"]: item["valueFrom"]["secretKeyRef"]
+        for item in step(name)["env"]
+        if "valueFrom" in item
+    }
+    assert tuple(references) == stage.secrets
+    assert all(reference["optional"] is True for reference in references.values())
+    volumes = TASKS[name]["spec"]["volumes"]
+    assert any("projected" in volume for volume in volumes) == ("id-token" in stage.permissions)
+    assert not any("hostPath" in volume for volume in volumes)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_step_has_limits(name: str) -> None:
+    """Time, memory and processors are bounded, and the image is named by digest."""
+    limits = step(name)["computeResources"]["limits"]
+    assert set(limits) == {"cpu", "memory"}
+    assert re.fullmatch(r"(\d+h\d+m\d+s|5m)", step(name)["timeout"])
+    assert step(name)["image"] == "$(params.cli-image)"
+    (image,) = (p["default"] for p in TASKS[name]["spec"]["params"] if p["name"] == "cli-image")
+    assert DIGEST.match(image)
+
+
+def test_results_fit() -> None:
+    """A task of one step with five short results: far from the 4096 bytes that they share."""
+    for name, task in TASKS.items():
+        assert len(task["spec"]["steps"]) == 1
+        assert len(task["spec"].get("results", ())) <= 5, name
+
+
+def test_chains_finds_the_image() -> None:
+    """The pipeline's results are named as Tekton Chains looks for them."""
+    values = {item["name"]: item["value"] for item in PIPELINE["results"]}
+    assert values == {
+        "IMAGE_URL": "$(tasks.sign.results.IMAGE_URL)",
+        "IMAGE_DIGEST": "$(tasks.sign.results.IMAGE_DIGEST)",
+    }
+
+
+def test_no_stage_may_do_anything_in_the_cluster() -> None:
+    """No account of a stage is bound to a Role; whoever starts runs may only start them."""
+    (binding,) = of_kind("RoleBinding").values()
+    assert [item["name"] for item in binding["subjects"]] == [f"{PROGRAM}-start"]
+    (role,) = of_kind("Role").values()
+    assert role["rules"] == [
+        {"apiGroups": ["tekton.dev"], "resources": ["pipelineruns"], "verbs": ["create", "get"]}
+    ]
+    tokens = {n: a["automountServiceAccountToken"] for n, a in of_kind("ServiceAccount").items()}
+    assert {name for name, given in tokens.items() if given} == {
+        f"{PROGRAM}-promote", f"{PROGRAM}-start"
+    }  # fmt: skip
+
+
+def test_accounts_of_a_run_exist() -> None:
+    """The run to start from names accounts and a pipeline that are there."""
+    (value,) = of_kind("PipelineRun").values()
+    spec = value["spec"]
+    named = {item["serviceAccountName"] for item in spec["taskRunSpecs"]}
+    assert named | {spec["taskRunTemplate"]["serviceAccountName"]} <= set(of_kind("ServiceAccount"))
+    declared = {item["name"]: item.get("optional", False) for item in PIPELINE["workspaces"]}
+    given = {item["name"] for item in spec["workspaces"]}
+    assert {name for name, optional in declared.items() if not optional} <= given <= set(declared)
+    assert {item["name"] for item in spec["params"]} <= {p["name"] for p in PIPELINE["params"]}
+
+
+def test_a_stage_that_is_added_to_the_plan_is_rendered() -> None:
+    """What is changed in the plan alone makes the repository differ from it."""
+    plan = the_plan()
+    last = plan.stages[-1]
+    more = Stage(**{**vars(last), "name": "audit", "needs": (last.name,)})
+    assert "tekton/tasks/audit.yaml" in differing(render(Plan((*plan.stages, more))), ROOT)
