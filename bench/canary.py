@@ -211,7 +211,7 @@ class Ours:
     def sees(self, index: int, canary: Seen, baseline: Seen) -> bool:
         """Judge at the times that the rule looks at."""
         self.canary, self.baseline = self.canary.plus(canary), self.baseline.plus(baseline)
-        if not self.canary.requests or (self.canary.tokens < 20 and not self.canary.errors):
+        if max(self.canary.tokens, self.canary.requests) < 20:
             self.row = 0
             return False
         ended = float(SCRAPE * (index + 1))

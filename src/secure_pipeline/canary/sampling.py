@@ -135,7 +135,9 @@ class Sampler:
         analysis = self._target.analysis
         # Restarts over the limit are conclusive without a single token.
         if canary.restarts <= self._target.rules.restarts:
-            if canary.tokens < analysis.minimum_tokens:
+            # A request that fails makes no token: as many of them make a window too. What a
+            # window is must not depend on how its requests ended, so all of them count.
+            if max(canary.tokens, canary.requests) < analysis.minimum_tokens:
                 return NoData(f"{canary.tokens:g} of {analysis.minimum_tokens} tokens so far")
             if canary.requests < analysis.minimum_requests:
                 return NoData(f"{canary.requests:g} of {analysis.minimum_requests} requests so far")

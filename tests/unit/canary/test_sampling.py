@@ -108,6 +108,17 @@ def test_can_04_too_little_traffic_is_no_data_and_nothing_is_lost(bed: Bed) -> N
     assert (found.begun, found.ended, found.canary.tokens) == (START + 1, START + 5, 20)
 
 
+def test_requests_that_all_fail_make_a_window_without_a_token(bed: Bed) -> None:
+    """A version that answers everything with an error is seen at once, and not at a deadline."""
+    bed.green.serve(19, 0, errors=19)
+    bed.scrape()
+    assert "tokens so far" in bed.why()
+    bed.green.serve(1, 0, errors=1)
+    bed.scrape()
+    found = bed.window()
+    assert (found.canary.tokens, found.canary.requests, found.canary.errors) == (0, 20, 20)
+
+
 def test_can_04_tokens_without_requests_are_no_window(bed: Bed) -> None:
     """Streams that have not ended yet tell nothing about errors."""
     bed.green.serve(0, 40)
