@@ -249,6 +249,8 @@ def _resources(cpu: int, memory: int) -> dict[str, Any]:
 
 def _mounts(stage: Stage) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"name": "tmp", "mountPath": TEMPORARY}]
+    if stage.user_namespaces:
+        found.append({"name": "tmp", "mountPath": "/var/tmp"})  # noqa: S108 - buildah's own
     if Network.DATABASE in stage.network:
         found.append({"name": "databases", "mountPath": DATABASES})
     if Permission.IDENTITY in stage.permissions:

@@ -1,0 +1,227 @@
+"""The repository's own tekton/ in a cluster for tests, with what its runs need.
+
+place = PipelinePlace.make(tekton, directory, shared)      # inside cluster.network()
+source = place.source("one")
+ended = place.finish(place.start("one"))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+from cluster.kubernetes import Cluster
+from cluster.namespaces import NODE_ADDRESS
+from cluster.objects import CORE, RBAC, make_namespace
+from cluster.stepimage import USER, mounted, step_image
+from cluster.tekton import TEKTON, Ended, Tekton
+from fakes.workplace import PASSWORD, ROOT, Workplace, make_workplace
+
+NAMESPACE = "pipelines"
+REGISTRY = f"{NODE_ADDRESS}:5001"
+"""Reached from pods too."""
+OVERLAY = ROOT / "tekton/overlays/dev"
+_IMAGE = "localhost/secure-pipeline"
+_CLAIM = "secure-pipeline"
+_PATHS = {
+    "Task": f"{TEKTON}/namespaces/{NAMESPACE}/tasks",
+    "Pipeline": f"{TEKTON}/namespaces/{NAMESPACE}/pipelines",
+    "ServiceAccount": f"{CORE}/namespaces/{NAMESPACE}/serviceaccounts",
+    "Role": f"{RBAC}/namespaces/{NAMESPACE}/roles",
+    "RoleBinding": f"{RBAC}/namespaces/{NAMESPACE}/rolebindings",
+    "NetworkPolicy": f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies",
+    "PipelineRun": f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns",
+}
+
+
+@dataclass(frozen=True)
+class PipelinePlace:
+    """A namespace in which the Pipeline runs."""
+
+    tekton: Tekton
+    directory: Path
+    """Volume of all runs; each has a directory of its own in it."""
+    shared: Path
+    """Key, policy and base, as the tests of the command line have them."""
+
+    @classmethod
+    def make(cls, tekton: Tekton, directory: Path, shared: Path) -> PipelinePlace:
+        """Make the namespace with everything but a run; call inside the network."""
+        place = cls(tekton, directory, shared)
+        directory.chmod(0o755)
+        _serve_images(tekton.cluster, directory)
+        make_namespace(tekton.api, NAMESPACE)
+        place._make_volume()
+        place._make_secrets()
+        for document in overlay(OVERLAY):
+            place.apply(mount_tools(document) if document["kind"] == "Task" else document)
+        return place
+
+    def apply(self, document: dict[str, Any], query: str = "") -> dict[str, Any]:
+        """Create an object of tekton/."""
+        return self.tekton.api.create(_PATHS[document["kind"]] + query, document)
+
+    def source(self, name: str, change: Callable[[Workplace], None] | None = None) -> Workplace:
+        """A repository of the sample below ``name``, and where its run keeps its state."""
+        directory = self.directory / name
+        (directory / "source").mkdir(parents=True)
+        workplace = make_workplace(directory / "source", self.shared)
+        if change:
+            change(workplace)
+            workplace.commit()
+        bases = directory / "source/bases"
+        base = (bases / "debian-base").resolve()
+        bases.unlink()
+        bases.mkdir()
+        shutil.copytree(base, bases / "debian-base", copy_function=_link)
+        (directory / "state").mkdir()
+        for path in (directory / "state", workplace.root, *workplace.root.rglob("*")):
+            os.chown(path, USER, USER, follow_symlinks=False)
+        return workplace
+
+    def start(self, name: str, **parameters: str) -> str:
+        """Start a run on the repository ``name``; return its name."""
+        run = yaml.safe_load((ROOT / "tekton/runs/build.yaml").read_text())
+        given = {
+            "cli-image": f"{_IMAGE}:1",
+            "config": "service/secure-pipeline.yaml",
+            "policy": "/workspace/policy/release.yaml",
+            "key": "file:/workspace/keys/release.key",
+            "database": "demonstration",
+            "push": f"{REGISTRY}/{name}",
+            **parameters,
+        }
+        run["metadata"]["generateName"] = f"{name}-"
+        run["spec"]["params"] = [{"name": n, "value": v} for n, v in given.items()]
+        for workspace in run["spec"]["workspaces"]:
+            if "subPath" in workspace:
+                workspace["subPath"] = f"{name}/{workspace['subPath']}"
+        return str(self.apply(run)["metadata"]["name"])
+
+    def finish(self, run: str, seconds: float = 400) -> Ended:
+        """Wait for the end of a run."""
+        return self.tekton.wait(NAMESPACE, run, seconds)
+
+    def logs(self, ended: Ended) -> str:
+        """What all steps of a run wrote."""
+        said = []
+        for name, status in ended.tasks.items():
+            if "podName" in status:
+                said.append(f"== {name}\n{self.tekton.log(NAMESPACE, status, name)}")
+        return "\n".join(said)
+
+    def _make_volume(self) -> None:
+        size = {"storage": "10Gi"}
+        shared = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+        volume = {
+            **shared,
+            "capacity": size,
+            "hostPath": {"path": str(self.directory)},
+            "claimRef": {"namespace": NAMESPACE, "name": _CLAIM},
+        }
+        api = self.tekton.api
+        api.create(f"{CORE}/persistentvolumes", {"metadata": {"name": _CLAIM}, "spec": volume})
+        claim = {**shared, "volumeName": _CLAIM, "resources": {"requests": size}}
+        api.create(
+            f"{CORE}/namespaces/{NAMESPACE}/persistentvolumeclaims",
+            {"metadata": {"name": _CLAIM}, "spec": claim},
+        )
+
+    def _make_secrets(self) -> None:
+        policy = self.shared / "policy"
+        files = {
+            "release.yaml": (policy / "quick.yaml").read_text(),
+            "release.pub": (policy / "release.pub").read_text(),
+        }
+        base = f"{CORE}/namespaces/{NAMESPACE}"
+        api = self.tekton.api
+        body = {"metadata": {"name": "secure-pipeline-policy"}, "data": files}
+        api.create(f"{base}/configmaps", body)
+        key = (self.shared / "release.key").read_bytes()
+        for name, data in (
+            ("secure-pipeline-key", {"release.key": key}),
+            ("secure-pipeline-secrets", {"key-password": PASSWORD.encode()}),
+        ):
+            coded = {item: b64encode(value).decode() for item, value in data.items()}
+            api.create(f"{base}/secrets", {"metadata": {"name": name}, "data": coded})
+
+
+def overlay(directory: Path) -> Iterator[dict[str, Any]]:
+    """The objects of an overlay as kustomize gives them, with its patches (RFC 6902)."""
+    top = yaml.safe_load((directory / "kustomization.yaml").read_text())
+    for resource in top["resources"]:
+        path = (directory / resource).resolve()
+        found = overlay(path) if path.is_dir() else yaml.safe_load_all(path.read_text())
+        for document in found:
+            for patch in top.get("patches", ()):
+                target = patch["target"]
+                named = (document["kind"], document["metadata"]["name"])
+                if named == (target["kind"], target["name"]):
+                    _patch(document, yaml.safe_load(patch["patch"]))
+            if "namespace" in top:
+                document["metadata"]["namespace"] = top["namespace"]
+            yield document
+
+
+def _patch(document: dict[str, Any], operations: list[dict[str, Any]]) -> None:
+    for operation in operations:
+        *path, last = operation["path"].strip("/").split("/")
+        place: Any = document
+        for part in path:
+            place = place[int(part) if isinstance(place, list) else part]
+        if operation["op"] == "remove":
+            del place[last]
+        else:
+            place[last] = operation["value"]
+
+
+def mount_tools(task: dict[str, Any]) -> dict[str, Any]:
+    """The program and its tools are this machine's: in a real cluster they are in the image."""
+    for number, path in enumerate(mounted()):
+        name = f"machine-{number}"
+        volume = {"name": name, "hostPath": {"path": str(path), "type": "Directory"}}
+        task["spec"]["volumes"].append(volume)
+        for step in task["spec"]["steps"]:
+            mount = {"name": name, "mountPath": str(path), "readOnly": True}
+            step["volumeMounts"].append(mount)
+    return task
+
+
+def _serve_images(cluster: Cluster, directory: Path) -> None:
+    """A registry that pods reach, and the image of the steps on the node."""
+    config = cluster.directory / "registry-pods.yml"
+    config.write_text(
+        "version: 0.1\n"
+        f"storage: {{filesystem: {{rootdirectory: {cluster.directory / 'registry-pods'}}}}}\n"
+        f"http: {{addr: '{REGISTRY}'}}\n"
+        "log: {level: error}\n"
+    )
+    cluster.start("registry-pods", ["docker-registry", "serve", str(config)])
+    place = cluster.directory / "steps"
+    step_image(place, "1", {"SECURE_PIPELINE_PLAIN_HTTP": "1"})
+    cluster.import_image(place, _IMAGE)
+    shutil.rmtree(place)
+    cluster.ready("registry", _answers)
+
+
+def _answers() -> bool:
+    with contextlib.suppress(requests.ConnectionError):
+        return requests.get(f"http://{REGISTRY}/v2/", timeout=5).ok
+    return False
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return target
