@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from fakes.faultproxy import FaultProxy, answer, fault_proxy
+from fakes.issuer import ISSUER, SUBJECT, Issuer
 from fakes.vaultserver import SIGNING_POLICY, RealVault, real_vault
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.vault import VaultSession
@@ -26,34 +23,6 @@ from secure_pipeline.keys.vault_transit import VaultTransitSigner
 pytestmark = pytest.mark.integration
 
 KEY = KeyRef.parse("hashivault://release")
-ISSUER = "https://token.actions.githubusercontent.com"
-SUBJECT = "repo:team/service:ref:refs/heads/main"
-
-
-class Issuer:
-    """Makes tokens as an OpenID Connect issuer does."""
-
-    def __init__(self) -> None:
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-    @property
-    def public(self) -> str:
-        return self._key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        ).decode()  # fmt: skip
-
-    def token(self, **claims: object) -> str:
-        """A signed token that is valid for a minute."""
-        now = int(time.time())
-        body = {"iss": ISSUER, "sub": SUBJECT, "aud": "vault", "iat": now, "exp": now + 60}
-        parts = [{"alg": "RS256", "typ": "JWT"}, {**body, **claims}]
-        message = ".".join(_encode(json.dumps(part).encode()) for part in parts)
-        signature = self._key.sign(message.encode(), padding.PKCS1v15(), hashes.SHA256())
-        return f"{message}.{_encode(signature)}"
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 @pytest.fixture(scope="module")
