@@ -48,8 +48,11 @@ def plan(
         return ExitCode.PASS
     files = rendering.render(render, the, toolkit)
     if not check:
-        for name in write(files, output):
+        written = write(files, output)
+        for name in written:
             out.text(f"wrote {name}")
+        if not written:
+            out.text(f"{len(files)} files were what the plan renders")
         out.document("Rendered", {"engine": render, "files": sorted(files)})
         return ExitCode.PASS
     differ = differing(files, output)
