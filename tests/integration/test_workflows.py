@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fakes.actionsrunner import JobRun, Place, Runner
 from fakes.faultproxy import answer, fault_proxy
@@ -245,6 +246,35 @@ def test_an_exchanged_artifact_is_refused(place: Place, tmp_path: Path) -> None:
     assert "the digest is sha256:" in jobs["sign"].log
     assert "$ secure-pipeline sign" not in jobs["sign"].log
     assert results(jobs)["verify"] == "skipped"
+
+
+def test_promote_gets_the_signed_image_and_the_target(
+    place: Place, released: Workplace, tmp_path: Path
+) -> None:
+    """With a target the job takes over what sign left, and asks for exactly that image."""
+    runner = Runner(
+        replace(
+            place,
+            source=released.root,
+            variables={
+                "SECURE_PIPELINE_TARGET": "$(touch injected)",
+                "SECURE_PIPELINE_KEY": "file:k",
+            },
+        ),
+        tmp_path / "runner",
+    )
+    file = runner.artifacts / "gh-7-sign/sign.tar"
+    packed = released.run("state", "pack", str(file), "--json").document
+    done = {
+        "verify": JobRun("success"),
+        "sign": JobRun("success", {"state": packed["digest"], "image": packed["image"]}),
+    }
+    job = yaml.safe_load((WORKFLOWS / "release.yml").read_text())["jobs"]["promote"]
+    promoted = runner._job("promote", job, done, {}, fork=False)
+    assert promoted.result == "failure", promoted.log
+    assert '$ secure-pipeline promote "$IMAGE" --to "$TARGET"' in promoted.log
+    assert "'$(touch injected)' is no file" in promoted.log
+    assert not list((tmp_path / "runner").rglob("injected"))
 
 
 def test_a_key_in_vault_signs_for_the_job_that_may(
