@@ -5,16 +5,19 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test unit lint bench docs golden lock clean system-demo system-test tools-demo tools-test
+.PHONY: help demo test e2e unit lint bench docs golden lock clean system-demo system-test tools-demo tools-test
 
 help: ## Show the doors
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 demo: system-demo $(VENV)/.ready tools-demo ## The main job on the sample, from nothing to a verified image
 	@PATH="$(abspath $(BIN)):$$PATH" examples/demo
 
 test: system-test $(VENV)/.ready tools-test lint ## Set up everything and pass all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+e2e: system-test $(VENV)/.ready tools-test ## The Pipeline on a real Kubernetes with a real Tekton
+	$(BIN)/python -m pytest tests/integration/test_tekton.py
 
 unit: $(VENV)/.ready ## Only the tests that need no installed tools
 	$(BIN)/python -m pytest -n 2 tests/unit -m "not integration"

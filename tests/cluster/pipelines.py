@@ -32,6 +32,7 @@ REGISTRY = f"{NODE_ADDRESS}:5001"
 OVERLAY = ROOT / "tekton/overlays/dev"
 _IMAGE = "localhost/secure-pipeline"
 _CLAIM = "secure-pipeline"
+_ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 _PATHS = {
     "Task": f"{TEKTON}/namespaces/{NAMESPACE}/tasks",
     "Pipeline": f"{TEKTON}/namespaces/{NAMESPACE}/pipelines",
@@ -39,6 +40,8 @@ _PATHS = {
     "Role": f"{RBAC}/namespaces/{NAMESPACE}/roles",
     "RoleBinding": f"{RBAC}/namespaces/{NAMESPACE}/rolebindings",
     "NetworkPolicy": f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies",
+    "ValidatingAdmissionPolicy": f"{_ADMISSION}/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": f"{_ADMISSION}/validatingadmissionpolicybindings",
     "PipelineRun": f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns",
 }
 

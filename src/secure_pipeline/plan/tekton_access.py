@@ -1,8 +1,9 @@
 """Who the stages are in a cluster, and what differs between clusters.
 
 No stage talks to Kubernetes, except that ``promote`` may move traffic of a Gateway: the Role for
-that is in the namespace of the route (``policy export kubernetes``). Whoever starts runs may do
-that and nothing else.
+that is in the namespace of the route (``policy export kubernetes``). Whoever starts runs from
+outside may do that and nothing else: RBAC says what kind of object, and an admission policy says
+which. Source: Kubernetes 1.30, "Validating Admission Policy".
 """
 
 from __future__ import annotations
@@ -17,6 +18,41 @@ STARTER = f"{PROGRAM}-start"
 _RBAC = "rbac.authorization.k8s.io"
 _KUSTOMIZE = "kustomize.config.k8s.io/v1beta1"
 _NAMESPACE = PROGRAM
+_RULES = {
+    "the name is build-RUN-ATTEMPT, of what it is started for": (
+        "!has(object.metadata.generateName) && "
+        "object.metadata.name.matches('^build-[0-9]{1,20}-[0-9]{1,5}$')"
+    ),
+    "the pipeline is build, as it is in this namespace": (
+        "has(object.spec.pipelineRef) && has(object.spec.pipelineRef.name) && "
+        "object.spec.pipelineRef.name == 'build' && !has(object.spec.pipelineRef.resolver) && "
+        "!has(object.spec.pipelineSpec)"
+    ),
+    "accounts and pods are those of the stages": (
+        f"object.spec.taskRunTemplate.serviceAccountName == '{PROGRAM}' && "
+        "(!has(object.spec.taskRunTemplate.podTemplate) || object.spec.taskRunTemplate.podTemplate"
+        ".all(k, k in ['enableServiceLinks', 'securityContext'])) && "
+        "(!has(object.spec.taskRunSpecs) || object.spec.taskRunSpecs.all(t, "
+        "t.pipelineTaskName in ['sign', 'promote'] && has(t.serviceAccountName) && "
+        f"t.serviceAccountName == '{PROGRAM}-' + t.pipelineTaskName && !has(t.podTemplate) && "
+        "!has(t.stepSpecs) && !has(t.sidecarSpecs)))"
+    ),
+    "policy and key are the cluster's; image of the steps and database are not chosen": (
+        "has(object.spec.params) && object.spec.params.all(p, "
+        "p.name in ['config', 'push', 'target'] || "
+        "(p.name == 'policy' && p.value == '/workspace/policy/release.yaml') || "
+        "(p.name == 'key' && p.value == 'file:/workspace/keys/release.key')) && "
+        "object.spec.params.exists(p, p.name == 'policy')"
+    ),
+    "policy and keys come from their own ConfigMap and Secret": (
+        "has(object.spec.workspaces) && "
+        "object.spec.workspaces.exists(w, w.name == 'policy') && object.spec.workspaces.all(w, "
+        f"(w.name == 'policy' && has(w.configMap) && w.configMap.name == '{PROGRAM}-policy') || "
+        f"(w.name == 'keys' && has(w.secret) && w.secret.secretName == '{PROGRAM}-key') || "
+        f"(w.name in ['source', 'state'] && has(w.persistentVolumeClaim)))"
+    ),
+}
+"""Message to the condition that a run must meet (CEL)."""
 
 
 def files(resources: Sequence[str]) -> Mapping[str, str]:
@@ -31,7 +67,20 @@ def files(resources: Sequence[str]) -> Mapping[str, str]:
             _account(STARTER, token=True),
         ),
         "tekton/rbac/start.yaml": text(
-            ("May start a run and read how it goes, nothing else.",), *_start()
+            (
+                "Who hands over from another engine: the account, or whom the API server's"
+                " authentication puts into the group. It may start the Pipeline and read how it"
+                " goes. Each run has the name of what it was started for, so a second one of that"
+                " name, a replay, is refused as AlreadyExists.",
+            ),
+            *_start(),
+        ),
+        "tekton/rbac/admission.yaml": text(
+            (
+                "What it starts: the Pipeline as it is here, with the accounts, the policy, the key"
+                " and the image of the steps that the cluster has chosen.",
+            ),
+            *_admission(),
         ),
     }
     names = sorted((*resources, *(name.removeprefix("tekton/") for name in rbac)))
@@ -77,9 +126,40 @@ def _start() -> tuple[dict[str, Any], dict[str, Any]]:
     binding = {
         **labelled(f"{_RBAC}/v1", "RoleBinding", STARTER, None),
         "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": STARTER},
-        "subjects": [{"kind": "ServiceAccount", "name": STARTER}],
+        "subjects": [
+            {"kind": "ServiceAccount", "name": STARTER},
+            {"kind": "Group", "apiGroup": _RBAC, "name": STARTER},
+        ],
     }
     return role, binding
+
+
+def _admission() -> tuple[dict[str, Any], dict[str, Any]]:
+    rules = {
+        "apiGroups": ["tekton.dev"],
+        "apiVersions": ["*"],
+        "operations": ["CREATE"],
+        "resources": ["pipelineruns"],
+    }
+    who = (
+        f"'{STARTER}' in request.userInfo.groups || "
+        f"(request.userInfo.username.startsWith('system:serviceaccount:') && "
+        f"request.userInfo.username.endsWith(':{STARTER}'))"
+    )
+    spec = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [rules]},
+        "matchConditions": [{"name": "handed-over", "expression": who}],
+        "validations": [
+            {"expression": expression, "message": message} for message, expression in _RULES.items()
+        ],
+    }
+    version = "admissionregistration.k8s.io/v1"
+    binding = {"policyName": STARTER, "validationActions": ["Deny"]}
+    return (
+        labelled(version, "ValidatingAdmissionPolicy", STARTER, spec),
+        labelled(version, "ValidatingAdmissionPolicyBinding", STARTER, binding),
+    )
 
 
 def _kustomization(resources: Sequence[str]) -> dict[str, Any]:

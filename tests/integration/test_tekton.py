@@ -1,0 +1,478 @@
+"""The repository's own tekton/ on a real Kubernetes with a real Tekton, from source to image."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from cluster.api import until
+from cluster.kubernetes import Cluster
+from cluster.objects import CORE
+from cluster.pipelines import (
+    NAMESPACE,
+    OVERLAY,
+    REGISTRY,
+    PipelinePlace,
+    mount_tools,
+    overlay,
+)
+from cluster.tekton import TEKTON, Ended, running_tekton
+from fakes.cosign import Cosign
+from fakes.workplace import ROOT, Workplace
+from secure_pipeline.attestations.predicates import COSIGN_VULN, PROVENANCE
+from secure_pipeline.oci.manifest import MANIFEST_TYPE
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
+STAGES = ("analyze", "test", "build", "scan", "sign", "verify")
+_TOUCH = "touch /workspace/state/pwned"
+SHELL = f"$({_TOUCH})`{_TOUCH}`'\"; {_TOUCH}; $PATH"
+"""As a title of a pull request may be."""
+OLD = "gunicorn-21.0.0.dist-info/METADATA"
+PLAIN = {"SECURE_PIPELINE_PLAIN_HTTP": "1"}
+
+
+@pytest.fixture(scope="module")
+def place(
+    cluster: Cluster, shared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PipelinePlace]:
+    """tekton/overlays/dev in a cluster; each test of this module talks in its network."""
+    with cluster.network():
+        yield PipelinePlace.make(running_tekton(cluster), tmp_path_factory.mktemp("runs"), shared)
+
+
+@pytest.fixture(autouse=True)
+def _inside(place: PipelinePlace) -> None:
+    """Tests start programs in the network too."""
+
+
+def finished(place: PipelinePlace, name: str, **parameters: str) -> Ended:
+    return place.finish(place.start(name, **parameters))
+
+
+@pytest.fixture(scope="module")
+def passed(place: PipelinePlace) -> tuple[Workplace, Ended]:
+    """A run of the sample that passed."""
+    workplace = place.source("sound")
+    ended = finished(place, "sound", **{"vault-role": SHELL})
+    assert ended.passed, f"{ended.message}\n{place.logs(ended)}"
+    return workplace, ended
+
+
+def vulnerable(workplace: Workplace) -> None:
+    """The image gets an old gunicorn."""
+    path = workplace.root / "src/old" / OLD
+    path.parent.mkdir(parents=True)
+    path.write_text("Metadata-Version: 2.1\nName: gunicorn\nVersion: 21.0.0\n")
+    dockerfile = workplace.root / "Dockerfile"
+    to = "COPY src/old /usr/local/lib/python3.11/dist-packages\n"
+    dockerfile.write_text(dockerfile.read_text().replace("WORKDIR /\n", f"{to}WORKDIR /\n"))
+
+
+@pytest.fixture(scope="module")
+def stopped(place: PipelinePlace) -> tuple[Workplace, Ended]:
+    """A run of a sample with a vulnerability over the gate."""
+    return place.source("vulnerable", vulnerable), finished(place, "vulnerable")
+
+
+def dashboard(place: PipelinePlace, name: str) -> dict[str, Any]:
+    (path,) = (place.directory / name / "state/runs").glob("*/dashboard.json")
+    document = json.loads(path.read_bytes())
+    assert isinstance(document, dict)
+    return document
+
+
+def messages(ended: Ended) -> dict[str, str]:
+    """Task to the termination message of its step, in which Tekton keeps the results."""
+    return {
+        name: status["steps"][0].get("terminated", {}).get("message", "")
+        for name, status in ended.tasks.items()
+        if status.get("steps")
+    }
+
+
+# --- what is written is accepted ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("directory", ["", "overlays/dev", "overlays/production"])
+def test_admission_accepts_every_file(place: PipelinePlace, directory: str) -> None:
+    """The API server and Tekton's own admission take everything as it is in the repository."""
+    kinds = []
+    for document in overlay(ROOT / "tekton" / directory):
+        document["metadata"].pop("namespace", None)
+        document["metadata"]["name"] += "-dry"
+        place.apply(document, "?dryRun=All&fieldValidation=Strict")
+        kinds.append(document["kind"])
+    assert kinds.count("Task") == len(STAGES) + 2
+    assert {"Pipeline", "ServiceAccount", "Role", "RoleBinding"} <= set(kinds)
+
+
+def test_admission_refuses_what_is_wrong(place: PipelinePlace) -> None:
+    """It is asked indeed: a field that is unknown, and a result that no task has."""
+    (task,) = (t for t in overlay(OVERLAY) if t["metadata"]["name"] == "test")
+    task["spec"]["steps"][0]["shell"] = "sh"
+    path = f"{TEKTON}/namespaces/{NAMESPACE}/tasks?dryRun=All&fieldValidation=Strict"
+    assert place.tekton.api.call("POST", path, task).status_code == 400
+    (pipeline,) = (t for t in overlay(OVERLAY) if t["kind"] == "Pipeline")
+    pipeline["spec"]["tasks"][0]["runAfter"] = ["nothing"]
+    path = f"{TEKTON}/namespaces/{NAMESPACE}/pipelines?dryRun=All"
+    assert place.tekton.api.call("POST", path, pipeline).status_code == 400
+
+
+# --- a run that passes ---------------------------------------------------------------------
+
+
+def test_the_sample_becomes_a_verified_image(
+    place: PipelinePlace, passed: tuple[Workplace, Ended]
+) -> None:
+    """All stages ran in pods, nothing was promoted, and the image is where the results say."""
+    _, ended = passed
+    assert set(ended.tasks) == {*STAGES, "report"}
+    assert not ended.failed_tasks
+    assert ended.results["IMAGE_URL"] == f"{REGISTRY}/sound"
+    digest = ended.results["IMAGE_DIGEST"]
+    assert digest == digest.strip()
+    where = f"http://{REGISTRY}/v2/sound/manifests/{digest}"
+    found = requests.head(where, headers={"Accept": MANIFEST_TYPE}, timeout=10)
+    assert found.ok
+
+
+def test_the_image_verifies_outside(
+    place: PipelinePlace, passed: tuple[Workplace, Ended], tmp_path: Path
+) -> None:
+    """Our own command verifies it in the registry with every layer, and so does cosign."""
+    workplace, ended = passed
+    image = f"{REGISTRY}/sound@{ended.results['IMAGE_DIGEST']}"
+    verified = workplace.run("verify", image, "--layers", **PLAIN)
+    assert verified.code == 0, verified.text
+    cosign = Cosign.located("cosign", tmp_path / "home")
+    for kind in (COSIGN_VULN, PROVENANCE):
+        said = cosign.verify_attestation(
+            place.shared / "release.pub", kind, image, "--allow-http-registry"
+        )
+        assert said.returncode == 0, said.stderr
+
+
+def test_the_dashboard_is_written(place: PipelinePlace, passed: tuple[Workplace, Ended]) -> None:
+    """All six stages passed, and the image is the one of the results."""
+    document = dashboard(place, "sound")
+    assert document["verdict"] == "PASS"
+    assert [stage["verdict"] for stage in document["stages"]] == ["PASS"] * len(STAGES)
+    assert document["image"] == passed[1].results["IMAGE_DIGEST"]
+
+
+def test_results_are_far_from_their_limit(passed: tuple[Workplace, Ended]) -> None:
+    """What a task has for all its results is 4096 bytes; none uses a quarter of it."""
+    sizes = {name: len(message) for name, message in messages(passed[1]).items()}
+    assert max(sizes.values()) < 1024, sizes
+
+
+def test_ci_07_a_parameter_full_of_shell_is_a_value(
+    place: PipelinePlace, passed: tuple[Workplace, Ended]
+) -> None:
+    """A parameter as a title of a pull request may be ran through Tekton and did nothing."""
+    state = place.directory / "sound/state"
+    assert (state / "runs").is_dir()
+    assert not list(state.glob("**/pwned"))
+    spec = passed[1].tasks["sign"]["taskSpec"]
+    values = {item["name"]: item.get("value") for item in spec["steps"][0]["env"]}
+    assert values["SECURE_PIPELINE_VAULT_ROLE"] == SHELL
+
+
+def test_steps_ran_as_a_plain_user(place: PipelinePlace, passed: tuple[Workplace, Ended]) -> None:
+    """What stages left belongs to the user of the steps, also what the builder made."""
+    state = place.directory / "sound/state"
+    owners = {path.stat().st_uid for path in (*state.glob("runs/*/*"), *state.glob("image/*"))}
+    assert owners == {65532}
+
+
+def sign_again(place: PipelinePlace, ended: Ended, name: str) -> tuple[str, int]:
+    """Run the Task ``sign`` once more with what Tekton told it; its log and exit code."""
+    before = place.tekton.api.get(f"{TEKTON}/namespaces/{NAMESPACE}/taskruns")["items"]
+    (old,) = (
+        item for item in before if item["status"].get("podName") == ended.tasks["sign"]["podName"]
+    )
+    spec = copy.deepcopy(old["spec"])
+    for unwanted in ("timeout", "retries"):
+        spec.pop(unwanted, None)
+    body = {
+        "apiVersion": "tekton.dev/v1",
+        "kind": "TaskRun",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+    path = f"{TEKTON}/namespaces/{NAMESPACE}/taskruns"
+    place.tekton.api.create(path, body)
+
+    def done() -> dict[str, Any] | None:
+        status: dict[str, Any] = place.tekton.api.get(f"{path}/{name}").get("status", {})
+        return status if status.get("completionTime") else None
+
+    status = until("end of sign", done, 120)
+    code = status["steps"][0]["terminated"]["exitCode"]
+    return place.tekton.log(NAMESPACE, status, "sign"), code
+
+
+def test_a_forged_result_is_refused(place: PipelinePlace, passed: tuple[Workplace, Ended]) -> None:
+    """A stage's result that another wrote into the workspace is not signed: exit 11 in the pod."""
+    _, ended = passed
+    (path,) = (place.directory / "sound/state/runs").glob("*/stages/test.json")
+    genuine = path.read_bytes()
+    forged = json.loads(genuine)
+    forged["result"]["summary"] = "all 9999 tests passed"
+    path.write_text(json.dumps(forged, ensure_ascii=False))
+    try:
+        said, code = sign_again(place, ended, "sign-forged")
+    finally:
+        path.write_bytes(genuine)
+    assert code == 11, said
+    assert "not the result that test ended with" in said
+    said, code = sign_again(place, ended, "sign-genuine")
+    assert code == 0, said
+
+
+# --- runs that do not pass -----------------------------------------------------------------
+
+
+def test_a_vulnerable_sample_stops_at_the_gate(
+    place: PipelinePlace, stopped: tuple[Workplace, Ended]
+) -> None:
+    """The run fails at scan with exit 10, nothing is signed or pushed, and the report is there."""
+    _, ended = stopped
+    assert not ended.passed
+    assert ended.failed_tasks == {"scan"}, place.logs(ended)
+    assert ended.tasks["scan"]["steps"][0]["terminated"]["exitCode"] == 10
+    assert not {"sign", "verify", "promote"} & set(ended.tasks)
+    assert "CVE-2024-1135" in place.logs(ended)
+    assert requests.get(f"http://{REGISTRY}/v2/vulnerable/tags/list", timeout=10).status_code == 404
+    document = dashboard(place, "vulnerable")
+    assert document["verdict"] == "FINDINGS"
+    assert {s["stage"]: s["verdict"] for s in document["stages"]}["scan"] == "FAIL"
+    assert document["notRun"] == ["sign", "verify"]
+
+
+def test_ci_09_an_annotation_is_no_signature(
+    place: PipelinePlace, stopped: tuple[Workplace, Ended]
+) -> None:
+    """A run that says chains.tekton.dev/signed=true of an image that nobody signed: exit 11."""
+    workplace, _ = stopped
+    runs = place.tekton.api.get(f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns")["items"]
+    (run,) = (item for item in runs if item["metadata"]["name"].startswith("vulnerable-"))
+    path = f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns/{run['metadata']['name']}"
+    signed = {"metadata": {"annotations": {"chains.tekton.dev/signed": "true"}}}
+    kind = "application/merge-patch+json"
+    assert place.tekton.api.call("PATCH", path, signed, kind=kind).ok
+    layout = place.directory / "vulnerable/state/image"
+    copied = workplace.run("copy", f"layout:{layout}", f"{REGISTRY}/unsigned", **PLAIN)
+    assert copied.code == 0, copied.text
+    digest = dashboard(place, "vulnerable")["image"]
+    verified = workplace.run("verify", f"{REGISTRY}/unsigned@{digest}", **PLAIN)
+    assert verified.code == 11, verified.text
+
+
+def test_a_killed_step_fails_the_run(place: PipelinePlace) -> None:
+    """SIGKILL to a step while it runs: no pass, nothing goes on after it, and it is reported.
+
+    (A pod that is deleted is no end of its task: Tekton starts the whole step anew.)
+    """
+    place.source("killed")
+    run = place.start("killed")
+    container = until("the tests' step", lambda: _running(place, run, "test"), 120)
+    socket = place.tekton.cluster.directory / "containerd.sock"
+    place.tekton.cluster.run(
+        ["ctr", "-a", socket, "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", container]
+    )
+    ended = place.finish(run)
+    assert not ended.passed
+    assert ended.failed_tasks == {"test"}
+    assert not {"sign", "verify"} & set(ended.tasks)
+    document = dashboard(place, "killed")
+    verdicts = {stage["stage"]: stage["verdict"] for stage in document["stages"]}
+    assert verdicts["test"] == "ERROR"
+    assert document["verdict"] != "PASS"
+    assert document["notRun"][-2:] == ["sign", "verify"]
+
+
+def _running(place: PipelinePlace, run: str, task: str) -> str | None:
+    """The id of the container of a task's step, while the step's own program runs in it."""
+    status = place.tekton.tasks(NAMESPACE, run).get(task, {})
+    if "running" not in next(iter(status.get("steps", ())), {}):
+        return None
+    if "started" not in place.tekton.log(NAMESPACE, status, task):
+        return None
+    pod = place.tekton.api.get(f"{CORE}/namespaces/{NAMESPACE}/pods/{status['podName']}")
+    (container,) = pod["status"]["containerStatuses"]
+    return str(container["containerID"].removeprefix("containerd://"))
+
+
+# --- the hand-over from another engine --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Starter:
+    """Who may start runs, with a token of the API server."""
+
+    place: PipelinePlace
+    token: str
+
+    def ask(self, method: str, path: str, body: Any = None) -> requests.Response:
+        return requests.request(
+            method,
+            self.place.tekton.api.server + path,
+            json=body,
+            headers={"Authorization": f"Bearer {self.token}"},
+            verify=str(self.place.tekton.cluster.keys / "ca.crt"),
+            timeout=10,
+        )
+
+    def start(self, body: Any) -> requests.Response:
+        return self.ask("POST", f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns", body)
+
+
+@pytest.fixture(scope="module")
+def starter(place: PipelinePlace) -> Starter:
+    config = json.loads(
+        place.tekton.cluster.account(NAMESPACE, "secure-pipeline-start").read_bytes()
+    )
+    made = Starter(place, config["users"][0]["user"]["token"])
+
+    def policy_is_there() -> bool:
+        body = handed_over("build-1-1")
+        body["spec"]["pipelineRef"]["name"] = "other"
+        path = f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns?dryRun=All"
+        return made.ask("POST", path, body).status_code == 422
+
+    until("admission policy", policy_is_there, 60)
+    return made
+
+
+def handed_over(name: str) -> dict[str, Any]:
+    """A run as it is handed over; it waits instead of running."""
+    run: dict[str, Any] = yaml.safe_load((ROOT / "tekton/runs/build.yaml").read_text())
+    del run["metadata"]["generateName"]
+    run["metadata"]["name"] = name
+    run["spec"]["status"] = "PipelineRunPending"
+    return run
+
+
+def test_a_run_is_handed_over_once(starter: Starter) -> None:
+    """The first of its name is made; the same again, as a replay is, is refused."""
+    run = handed_over("build-9000000001-1")
+    first = starter.start(run)
+    assert first.status_code == 201, first.text
+    again = starter.start(run)
+    assert again.status_code == 409
+    assert again.json()["reason"] == "AlreadyExists"
+
+
+@pytest.mark.parametrize("token", ["", "other", "cut", "changed"])
+def test_a_hand_over_without_a_valid_signature_is_refused(starter: Starter, token: str) -> None:
+    """No token, none of this cluster, and one of which the signature or the claims were altered."""
+    head, claims, signature = starter.token.split(".")
+    tokens = {
+        "": "",
+        "other": "a.b.c",
+        "cut": f"{head}.{claims}.",
+        "changed": f"{head}.{claims}.{signature[::-1]}",
+    }
+    answer = Starter(starter.place, tokens[token]).start(handed_over("build-9000000002-1"))
+    assert answer.status_code in (401, 403), answer.text
+
+
+def _named(run: dict[str, Any]) -> None:
+    run["metadata"] = {"generateName": "build-"}
+
+
+def _inline(run: dict[str, Any]) -> None:
+    run["spec"].pop("pipelineRef")
+    step = {"name": "a", "image": "localhost/secure-pipeline:1", "command": ["id"]}
+    run["spec"]["pipelineSpec"] = {"tasks": [{"name": "a", "taskSpec": {"steps": [step]}}]}
+
+
+def _account(run: dict[str, Any]) -> None:
+    run["spec"]["taskRunTemplate"]["serviceAccountName"] = "secure-pipeline-sign"
+
+
+def _stage_account(run: dict[str, Any]) -> None:
+    run["spec"]["taskRunSpecs"].append(
+        {"pipelineTaskName": "test", "serviceAccountName": "secure-pipeline-sign"}
+    )
+
+
+def _pods(run: dict[str, Any]) -> None:
+    run["spec"]["taskRunTemplate"]["podTemplate"]["hostNetwork"] = True
+
+
+def _image(run: dict[str, Any]) -> None:
+    run["spec"]["params"].append({"name": "cli-image", "value": "evil.example/cli:1"})
+
+
+def _database(run: dict[str, Any]) -> None:
+    run["spec"]["params"].append({"name": "database", "value": "evil.example/db"})
+
+
+def _policy(run: dict[str, Any]) -> None:
+    run["spec"]["params"][0]["value"] = "/workspace/source/policy.yaml"
+
+
+def _no_policy(run: dict[str, Any]) -> None:
+    del run["spec"]["params"][0]
+
+
+def _policy_files(run: dict[str, Any]) -> None:
+    (workspace,) = (w for w in run["spec"]["workspaces"] if w["name"] == "policy")
+    workspace["configMap"]["name"] = "of-my-own"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_named, _inline, _account, _stage_account, _pods, _image, _database, _policy, _no_policy,
+     _policy_files],
+)  # fmt: skip
+def test_a_hand_over_chooses_nothing_that_is_trusted(
+    starter: Starter, change: Callable[[dict[str, Any]], None]
+) -> None:
+    """Pipeline, accounts, pods, image of the steps, database, policy and key are the cluster's."""
+    run = handed_over("build-9000000003-1")
+    change(run)
+    answer = starter.start(run)
+    assert answer.status_code == 422, answer.text
+    assert "ValidatingAdmissionPolicy 'secure-pipeline-start'" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", f"{CORE}/namespaces/{NAMESPACE}/secrets"),
+        ("GET", f"{CORE}/namespaces/{NAMESPACE}/configmaps"),
+        ("POST", f"{TEKTON}/namespaces/{NAMESPACE}/taskruns"),
+        ("POST", f"{TEKTON}/namespaces/{NAMESPACE}/pipelines"),
+        ("DELETE", f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns/build-9000000001-1"),
+        ("POST", f"{TEKTON}/namespaces/default/pipelineruns"),
+    ],
+)
+def test_who_hands_over_may_do_nothing_else(starter: Starter, method: str, path: str) -> None:
+    """No secret, no other kind, no other namespace, and no run is removed to be started again."""
+    body = handed_over("build-9000000004-1") if method == "POST" else None
+    assert starter.ask(method, path, body).status_code == 403
+
+
+def test_tools_are_mounted_for_tests_alone() -> None:
+    """What the tests add to the Tasks is only the machine's program and tools, read-only."""
+    for task in overlay(OVERLAY):
+        if task["kind"] != "Task":
+            continue
+        changed = mount_tools(copy.deepcopy(task))
+        added = changed["spec"]["volumes"][len(task["spec"]["volumes"]) :]
+        names = {volume["name"] for volume in added}
+        for step in changed["spec"]["steps"]:
+            step["volumeMounts"] = [m for m in step["volumeMounts"] if m["name"] not in names]
+        changed["spec"]["volumes"] = task["spec"]["volumes"]
+        assert changed == task
