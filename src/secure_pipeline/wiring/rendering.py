@@ -42,5 +42,6 @@ def _module(engine: str) -> Any:
             if error.name != name:
                 raise
     raise UsageError(
-        f"{engine[:80]!r} is no engine that the plan is rendered for", hint="--render github"
+        f"{engine[:80]!r} is no engine that the plan is rendered for",
+        hint=f"--render {' or '.join(RENDERERS)}",
     )
