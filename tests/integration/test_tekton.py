@@ -193,6 +193,14 @@ def test_steps_ran_as_a_plain_user(place: PipelinePlace, passed: tuple[Workplace
     assert owners == {65532}
 
 
+def test_bld_07_no_stage_can_touch_the_layers_of_the_builder(
+    place: PipelinePlace, passed: tuple[Workplace, Ended]
+) -> None:
+    """Tests run beside the build and write to the same state: the builder keeps nothing there."""
+    assert (place.directory / "sound/state/image").is_dir()
+    assert not (place.directory / "sound/state/builder").exists()
+
+
 def sign_again(place: PipelinePlace, ended: Ended, name: str) -> tuple[str, int]:
     """Run the Task ``sign`` once more with what Tekton told it; its log and exit code."""
     before = place.tekton.api.get(f"{TEKTON}/namespaces/{NAMESPACE}/taskruns")["items"]

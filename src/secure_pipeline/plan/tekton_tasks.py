@@ -24,6 +24,8 @@ REPORT = "report"
 RESULTS = "/tekton/results"
 TEMPORARY = "/tmp"  # noqa: S108 - an empty volume of the pod
 IDENTITY = "/var/run/secrets/secure-pipeline"
+BUILDER = "/var/lib/secure-pipeline"
+"""The builder's layers, in the pod of the stage alone: tests run beside it (BLD-07)."""
 DATABASES = "/opt/secure-pipeline/databases"
 """Beside the tools of the image, where the program keeps vulnerability databases."""
 VERSION = "tekton.dev/v1"
@@ -213,6 +215,8 @@ def _environment(stage: Stage) -> list[dict[str, Any]]:
         values["SECURE_PIPELINE_RESULTS"] = RESULTS
     if expected_results(stage):
         values["SECURE_PIPELINE_EXPECT"] = "$(params.expect)"
+    if stage.user_namespaces:
+        values["SECURE_PIPELINE_BUILD_STORAGE"] = f"{BUILDER}/storage"
     if _talks_to_registries(stage):
         values["DOCKER_CONFIG"] = "$(workspaces.registry.path)"
     if Permission.IDENTITY in stage.permissions:
@@ -251,6 +255,7 @@ def _mounts(stage: Stage) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"name": "tmp", "mountPath": TEMPORARY}]
     if stage.user_namespaces:
         found.append({"name": "tmp", "mountPath": "/var/tmp"})  # noqa: S108 - buildah's own
+        found.append({"name": "builder", "mountPath": BUILDER})
     if Network.DATABASE in stage.network:
         found.append({"name": "databases", "mountPath": DATABASES})
     if Permission.IDENTITY in stage.permissions:
@@ -261,6 +266,8 @@ def _mounts(stage: Stage) -> list[dict[str, Any]]:
 def _volumes(stage: Stage) -> list[dict[str, Any]]:
     size = f"{stage.resources.disk}Gi"
     found: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": size}}]
+    if stage.user_namespaces:
+        found.append({"name": "builder", "emptyDir": {"sizeLimit": size}})
     if Network.DATABASE in stage.network:
         found.append({"name": "databases", "emptyDir": {"sizeLimit": size}})
     if Permission.IDENTITY in stage.permissions:

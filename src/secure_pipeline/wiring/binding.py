@@ -59,6 +59,8 @@ from secure_pipeline.wiring.options import Options, World
 if TYPE_CHECKING:
     from secure_pipeline.adapters.vault import VaultSession
 
+BUILD_STORAGE = "SECURE_PIPELINE_BUILD_STORAGE"
+"""Variable with a directory for buildah's layers that no other stage can write."""
 DEMONSTRATION_NAME = "demonstration"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _WITHHELD = ("SECURE_PIPELINE_", "COSIGN_", "VAULT_", "SIGSTORE_")
@@ -279,7 +281,8 @@ class Binding:
             return Docker(
                 tool, self.processes, directory, self.clock, host=host, environment=proxies
             )
-        storage = self.place.state / "builder"
+        named = self.world.environment.get(BUILD_STORAGE)
+        storage = self.world.directory / named if named else self.place.state / "builder"
         return Buildah(tool, self.processes, storage, self.clock, environment=proxies)
 
     def _scanner(self) -> Scanner:
