@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test e2e unit lint bench docs golden lock clean system-demo system-test tools-demo tools-test
+.PHONY: help demo test e2e unit lint wheel image bench docs golden lock clean system-demo system-test tools-demo tools-test
 
 help: ## Show the doors
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -26,6 +26,12 @@ lint: $(VENV)/.ready ## Style, types, shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: $(VENV)/.ready ## The wheel of the last commit, the same bytes everywhere
+	$(BIN)/python packaging/wheel
+
+image: system-demo $(VENV)/.ready tools-demo ## The program's own image, by its own pipeline
+	@PATH="$(abspath $(BIN)):$$PATH" packaging/image
 
 bench: $(VENV)/.ready tools-test ## Ratios against what a user would run instead
 	$(BIN)/python bench/startup.py
