@@ -28,11 +28,11 @@ RUN ["env", "PYTHONPATH=/opt/secure-pipeline", "python3", "-m", "secure_pipeline
 
 FROM debian-base AS runtime
 COPY --from=build /opt /opt
-RUN ["install", "-d", "-o", "65532", "-g", "65532", "/work"]
+RUN ["install", "-d", "-o", "65532", "-g", "65532", "/workspace"]
 ENV PYTHONPATH=/opt/secure-pipeline \
     PYTHONSAFEPATH=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    HOME=/work
-WORKDIR /work
+    HOME=/workspace
+WORKDIR /workspace
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "secure_pipeline"]
