@@ -145,10 +145,10 @@ def test_nginx_is_killed(running: RunningNginx, router: Nginx) -> None:
     assert router.read().shares == {"blue": 1, "green": 0}
 
 
-def test_a_master_that_hangs(running: RunningNginx) -> None:
+def test_a_master_that_hangs(running: RunningNginx, router: Nginx) -> None:
     """It is told to reload and does not: Unavailable in time, and the read-back knows both."""
-    router = Nginx(running.target_router, running.control, SystemClock(), settle=0.5)
     router.set("green", FIVE)
+    router = Nginx(running.target_router, running.control, SystemClock(), settle=0.5)
     os.kill(running.process.pid, signal.SIGSTOP)
     try:
         with pytest.raises(Unavailable, match="did not take the new weights") as caught:

@@ -261,7 +261,8 @@ def test_can_09_killed_after_all_traffic_has_moved_it_watches_a_full_window_agai
 def _each_step_was_healthy(record: PromotionRecord, programs: Programs) -> None:
     """In each passed step, as many healthy looks in a row as are needed, the last ones."""
     passed = [step for step in record.steps if step.outcome == "passed"]
-    assert [step.share for step in passed] == STEPS
+    # a kill during the move to 100 % has the last step passed once more
+    assert list(dict.fromkeys(step.share for step in passed)) == STEPS
     until = 0
     for step in record.steps:
         until += step.looks
