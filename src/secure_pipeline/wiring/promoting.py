@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from secure_pipeline.adapters.clock import SystemClock
-from secure_pipeline.attestations.predicates import PROMOTION, QUARANTINE, RunContext
+from secure_pipeline.attestations.predicates import PROMOTION, QUARANTINE
 from secure_pipeline.attestations.promotion import promotion_predicate
 from secure_pipeline.attestations.quarantine import MAX_NAME, one_line, quarantine_predicate
 from secure_pipeline.audit.recording import recorded
 from secure_pipeline.canary.controller import Identity
-from secure_pipeline.canary.model import NoData, Sample
 from secure_pipeline.canary.sampling import Sampler
 from secure_pipeline.canary.story import Ending, Phase, PromotionRecord
 from secure_pipeline.canary.target import LoadedTarget
@@ -50,12 +49,13 @@ from secure_pipeline.stages.promote import (
 from secure_pipeline.stages.promotion_journal import Journal, KnownGood, Quarantined, Saved
 from secure_pipeline.stages.promotion_watch import Sampling, Watcher
 from secure_pipeline.stages.quarantine import signed_statements
-from secure_pipeline.stages.result import Evidence, StageResult, Verdict
-from secure_pipeline.stages.verify import VerifyInputs, examine
+from secure_pipeline.stages.result import Evidence, StageResult
+from secure_pipeline.stages.verify import examine
 from secure_pipeline.tools.process import Processes
 from secure_pipeline.wiring.auditing import ledger_path, open_ledger
 from secure_pipeline.wiring.keyless import Trust
 from secure_pipeline.wiring.options import Options, World
+from secure_pipeline.wiring.promotionevidence import Blind, Examined, LazyEvidence
 from secure_pipeline.wiring.promotiontargets import Place
 from secure_pipeline.wiring.signing import Warn, opened_signer, publish_statements
 from secure_pipeline.wiring.stores import Stores
@@ -146,7 +146,7 @@ class Promoter:
         with self._alone(stopped):
             found = self._journal.unfinished()
             image = self._image(found)
-            evidence = _Evidence(partial(self._examined, image))
+            evidence = LazyEvidence(partial(self._examined, image))
             if found is not None:
                 inputs = self._again(found, image, evidence)
             elif evidence.passed:
@@ -183,22 +183,24 @@ class Promoter:
             )
         return ImageReference.parse(self._request.image)
 
-    def _examined(self, image: ImageReference) -> _Examined:
+    def _examined(self, image: ImageReference) -> Examined:
         request = self._request
         target = VerifyTarget(
             str(image), None, request.layout, request.trusted, trust=request.trust
         )
         inputs = verify_inputs(target, self._options, self._world, self._stores)
         result, answer = examine(inputs, self._clock, ignore)
-        return _Examined(inputs, result, answer.run)
+        return Examined(inputs, result, answer.run)
 
-    def _source(self, image: ImageReference, evidence: _Evidence, other: ImageReference) -> Source:
+    def _source(
+        self, image: ImageReference, evidence: LazyEvidence, other: ImageReference
+    ) -> Source:
         """Where an image is: the promoted one where its evidence is."""
         if other == image:
             return evidence.examined.inputs.source
         return self._stores.source(other.name, self._request.layout)
 
-    def _fresh(self, image: ImageReference, evidence: _Evidence) -> PromoteInputs:
+    def _fresh(self, image: ImageReference, evidence: LazyEvidence) -> PromoteInputs:
         """Everything that has to hold before traffic moves, and the key that will sign."""
         target = self._request.target
         preflight.check_memory(image, self._journal.quarantined())
@@ -221,7 +223,7 @@ class Promoter:
         name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         return PromoteInputs(name, image, target, roles.canary, roles.baseline, known)
 
-    def _again(self, found: Saved, image: ImageReference, evidence: _Evidence) -> PromoteInputs:
+    def _again(self, found: Saved, image: ImageReference, evidence: LazyEvidence) -> PromoteInputs:
         """What an earlier program left: go on with the same thing only, else roll back."""
         request, abort = self._request, None
         if request.abort:
@@ -247,7 +249,7 @@ class Promoter:
     def _promote(
         self,
         inputs: PromoteInputs,
-        evidence: _Evidence,
+        evidence: LazyEvidence,
         on_moment: OnMoment,
         stopped: Callable[[], Ending | None],
     ) -> PromotionRecord:
@@ -288,9 +290,9 @@ class Promoter:
         try:
             return Sampler(self._place.target, canary, self._place.metrics)
         except PipelineError as error:  # what is only rolled back needs no metrics
-            return _Blind(error)
+            return Blind(error)
 
-    def _finish(self, record: PromotionRecord, evidence: _Evidence) -> Promoted:
+    def _finish(self, record: PromotionRecord, evidence: LazyEvidence) -> Promoted:
         """Remember on disk first, then sign and attach; only then it is over."""
         folder = self._journal.folder(record.id)
         try:
@@ -322,7 +324,7 @@ class Promoter:
         )
         self._journal.set_quarantined(str(record.image.digest), entry)
 
-    def _sign(self, record: PromotionRecord, evidence: _Evidence) -> None:
+    def _sign(self, record: PromotionRecord, evidence: LazyEvidence) -> None:
         """The verdict, and the quarantine that follows from an abort, in one go."""
         image, examined = record.image, evidence.examined
         verdict = Evidence(PROMOTION, promotion_predicate(record))
@@ -346,54 +348,6 @@ class Promoter:
             STAGE, self._key, policy, self._options, self._world, self._warn
         ) as signer:
             yield signer
-
-
-@dataclass(frozen=True)
-class _Examined:
-    """An image's evidence, and what was decided."""
-
-    inputs: VerifyInputs
-    result: StageResult
-    run: RunContext | None
-
-
-class _Evidence:
-    """Examined when it is first needed: an abort does not wait for a registry."""
-
-    def __init__(self, examine: Callable[[], _Examined]) -> None:
-        self._examine = examine
-
-    @cached_property
-    def examined(self) -> _Examined:
-        """Raises: like ``verify_image``."""
-        return self._examine()
-
-    @property
-    def passed(self) -> bool:
-        """Whether it meets the policy now. Raises: like ``verify_image``."""
-        return self.examined.result.verdict is Verdict.PASS
-
-    @property
-    def objection(self) -> str | None:
-        """Why it does not meet the policy now, or cannot be examined; None if it does."""
-        try:
-            return None if self.passed else self.examined.result.summary
-        except PipelineError as error:
-            return str(error)
-
-
-class _Blind:
-    """Samples where the metrics cannot even be opened."""
-
-    def __init__(self, error: PipelineError) -> None:
-        self._error = error
-
-    def mark(self) -> None:
-        """Nothing counts anyway."""
-
-    def sample(self) -> Sample:
-        """Say why there is none."""
-        return Sample(NoData(str(self._error)))
 
 
 def _quarantine(record: PromotionRecord, promotion: Digest) -> dict[str, Any]:
