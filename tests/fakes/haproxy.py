@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fakes.prometheus import free_port
 from secure_pipeline.canary.target import HaproxyRouter
 
 _SECONDS = 30
@@ -38,12 +39,6 @@ backend inference
     server green 127.0.0.1:{green} weight 0
 """
 """docs/how-to/routers.md shows the same backend."""
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = _SECONDS) -> None:

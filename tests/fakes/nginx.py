@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fakes.haproxy import free_port, listens, wait_until
+from fakes.haproxy import listens, wait_until
+from fakes.prometheus import free_port
 from secure_pipeline.adapters.nginx import render
 from secure_pipeline.canary.target import NginxRouter
 from secure_pipeline.tools.nginx import NginxCommand

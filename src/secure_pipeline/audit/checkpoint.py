@@ -71,10 +71,7 @@ def sign_head(
         predicate[RUN_MEMBER] = predicates.to_json(context)
     name, digest = (image.name, image.digest) if image else (LEDGER_NAME, Digest(head.hash))
     payload = make_statement(name, digest, predicates.LEDGER_HEAD, predicate)
-    envelope = dsse.parse_envelope(dsse.sign_envelope(payload, signer))
-    if not _public(signer).signed(envelope):
-        raise VerificationFailed("the signer's signature does not verify with its own public key")
-    return envelope
+    return _public(signer).sign(payload, signer)
 
 
 def attach_head(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from secure_pipeline.canary.model import Health, Look
-from secure_pipeline.canary.story import Ending, Phase
+from secure_pipeline.canary.story import Ending, Phase, percent
 from secure_pipeline.canary.target import Target
 
 SETTLE_SECONDS = 300.0
@@ -140,9 +140,7 @@ def advance(plan: Plan, state: State, seen: Seen) -> State:
     if seen.stop:
         return aborting(state, seen.stop)
     if seen.share is not None and seen.share > state.intended:
-        why = (
-            f"{_percent(seen.share)} of traffic at the canary, {_percent(state.intended)} intended"
-        )
+        why = f"{percent(seen.share)} of traffic at the canary, {percent(state.intended)} intended"
         return aborting(state, Ending("routing", why))
     if seen.observation:
         refused = _refusal(seen.observation)
@@ -227,7 +225,3 @@ def _upward(plan: Plan, state: State, share: Fraction | None) -> State:
         return replace(state, phase=Phase.PROMOTING, intended=Fraction(1), healthy=0, elapsed=0.0)
     following = state.step + 1
     return State(Phase.WATCHING, following, plan.steps[following].share, total=state.total)
-
-
-def _percent(share: Fraction) -> str:
-    return f"{float(share) * 100:g} %"

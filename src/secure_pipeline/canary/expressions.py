@@ -15,7 +15,6 @@ from secure_pipeline.canary.metricnames import Names, resolve
 from secure_pipeline.canary.target import AlertRule, QueryRule, Slot, Target
 from secure_pipeline.errors import ConfigError
 
-_SLOT = re.compile(r"\$(canary|baseline)\b")
 _STRINGS = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|`[^`]*`')
 
 
@@ -135,8 +134,8 @@ def _own(query: QueryRule, target: Target, canary: str) -> str:
             where=target.name,
         )
     (baseline,) = set(target.slots) - {canary}
-    slots = {"canary": canary, "baseline": baseline}
-    text = _SLOT.sub(lambda m: matchers(target.slots[slots[m[1]]].labels), query.query)
+    labels = (matchers(target.slots[slot].labels) for slot in (canary, baseline))
+    text = promql.with_slots(query.query, *labels)
     return f"({text}) > -Inf < Inf and on() count({text}) == 1"
 
 

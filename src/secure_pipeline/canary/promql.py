@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_SLOT = re.compile(r"\$(canary|baseline)\b")
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -21,6 +22,12 @@ def matchers(labels: Mapping[str, str], patterns: Mapping[str, str] = _NONE) -> 
         [f"{_name(label)}={quoted(value)}" for label, value in labels.items()]
         + [f"{_name(label)}=~{quoted(value)}" for label, value in patterns.items()]
     )
+
+
+def with_slots(expression: str, canary: str, baseline: str) -> str:
+    """Put label matchers in the place of ``$canary`` and ``$baseline``."""
+    chosen = {"canary": canary, "baseline": baseline}
+    return _SLOT.sub(lambda found: chosen[found[1]], expression)
 
 
 def quoted(text: str) -> str:

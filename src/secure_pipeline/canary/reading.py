@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from secure_pipeline.canary.counters import SlotSeries, key_of
 from secure_pipeline.canary.metricnames import resolve
-from secure_pipeline.canary.promql import matchers
+from secure_pipeline.canary.promql import matchers, with_slots
 from secure_pipeline.canary.target import QueryRule, Target
 from secure_pipeline.errors import ConfigError
 from secure_pipeline.ports import Metrics, Series
 
 _LATER = 120.0
 """Seconds that a question may come after the one that it belongs to."""
-_SLOT = re.compile(r"\$(canary|baseline)\b")
 
 
 class Reader:
@@ -46,5 +43,4 @@ class Reader:
 
     def expression(self, rule: QueryRule) -> str:
         """An own expression with the slots' label matchers put in."""
-        roles = dict(zip(("canary", "baseline"), self.slots, strict=True))
-        return _SLOT.sub(lambda found: self._labels[roles[found[1]]], rule.query)
+        return with_slots(rule.query, *(self._labels[slot] for slot in self.slots))

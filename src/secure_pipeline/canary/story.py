@@ -15,6 +15,11 @@ from secure_pipeline.canary.target import LoadedTarget
 from secure_pipeline.oci.reference import ImageReference
 
 
+def percent(share: Fraction) -> str:
+    """A share as a line for people writes it: ``0.5 %``."""
+    return f"{float(share) * 100:g} %"
+
+
 class Phase(Enum):
     """Where a promotion is."""
 

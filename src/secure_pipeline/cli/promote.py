@@ -30,6 +30,7 @@ from secure_pipeline.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from secure_pipeline.canary.story import Ending
+    from secure_pipeline.canary.target import Target
     from secure_pipeline.wiring.promoting import Promoted
 
 
@@ -89,7 +90,7 @@ def promote(
     target = promotion_target(to)
     output = Output(as_json=as_json)
     if render is not None:
-        return _render(output, render, to)
+        return _render(output, render, target.target)
     if (image is None) != abort:
         raise UsageError(
             "--abort takes no image" if image else "no image is named",
@@ -174,15 +175,14 @@ def _show(output: Output, ended: Promoted) -> ExitCode:
     return ended.code
 
 
-def _render(output: Output, what: str, to: str) -> ExitCode:
+def _render(output: Output, what: str, target: Target) -> ExitCode:
     from secure_pipeline.canary.render import RENDERERS
-    from secure_pipeline.wiring import promotion_target
 
     if what not in RENDERERS:
         raise UsageError(
             f"{what[:80]!r} is no controller", hint=f"--render {' or '.join(sorted(RENDERERS))}"
         )
-    text = RENDERERS[what](promotion_target(to).target)
+    text = RENDERERS[what](target)
     output.text(text.rstrip("\n"))
     output.document("Rendered", {"controller": what, "manifest": text})
     return ExitCode.PASS

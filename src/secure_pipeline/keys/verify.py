@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-from secure_pipeline.attestations.dsse import Envelope, key_id
-from secure_pipeline.errors import ConfigError
+from secure_pipeline.attestations.dsse import Envelope, key_id, parse_envelope, sign_envelope
+from secure_pipeline.errors import ConfigError, VerificationFailed
 from secure_pipeline.files import read_bounded
 from secure_pipeline.policy.document import Algorithm
+from secure_pipeline.ports import Signer
 
 _CURVES: dict[Algorithm, tuple[type[ec.EllipticCurve], type[hashes.HashAlgorithm]]] = {
     Algorithm.ECDSA_P256_SHA256: (ec.SECP256R1, hashes.SHA256),
@@ -71,6 +72,18 @@ class PublicKey:
     def signed(self, envelope: Envelope) -> bool:
         """Tell whether one of the envelope's signatures is this key's; key ids do not count."""
         return any(self.verify(envelope.message, item.sig) for item in envelope.signatures)
+
+    def sign(self, payload: bytes, signer: Signer, where: str | None = None) -> Envelope:
+        """Let this key's signer sign a payload, and return no envelope that does not verify.
+
+        Raises: VerificationFailed if the signature is not this key's; what the signer raises.
+        """
+        envelope = parse_envelope(sign_envelope(payload, signer))
+        if not self.signed(envelope):
+            raise VerificationFailed(
+                "the signer's signature does not verify with its own public key", where=where
+            )
+        return envelope
 
     def _load(self) -> PublicKeyTypes:
         try:

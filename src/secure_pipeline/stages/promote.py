@@ -18,13 +18,20 @@ from secure_pipeline.canary import controller
 from secure_pipeline.canary.analysis import Analysis
 from secure_pipeline.canary.controller import Observation, Plan, Seen, State
 from secure_pipeline.canary.model import Health, Look
-from secure_pipeline.canary.story import Ending, Moment, Phase, PromotionRecord, StepRecord
+from secure_pipeline.canary.story import (
+    Ending,
+    Moment,
+    Phase,
+    PromotionRecord,
+    StepRecord,
+    percent,
+)
 from secure_pipeline.canary.target import LoadedTarget
 from secure_pipeline.errors import PipelineError, Unavailable
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.ports import Clock, Router
 from secure_pipeline.stages.promotion_journal import Journal, Saved
-from secure_pipeline.stages.promotion_watch import Glance, Watcher
+from secure_pipeline.stages.promotion_watch import Watcher
 
 STAGE = "promote"
 POLL_SECONDS = 0.5
@@ -202,19 +209,15 @@ class _Promotion:
         if glance is None:
             return None
         self.number += 1
-        look = self._judge(glance)
+        self.analysis, look = self.analysis.observe(
+            glance.sample, self.number, self.ports.clock.now()
+        )
         self.looks.append(look)
         if len(self.looks) > MAX_LOOKS:
             half = MAX_LOOKS // 2
             self.looks = self.looks[:half:2] + self.looks[half:]
         self.ports.journal.append(self._id, look)
         return Observation(look, glance.identity)
-
-    def _judge(self, glance: Glance) -> Look:
-        self.analysis, look = self.analysis.observe(
-            glance.sample, self.number, self.ports.clock.now()
-        )
-        return look
 
     def _enter(self, state: State, looked: bool) -> str:
         """Write the new state, then be in it; return what changed, for people."""
@@ -243,7 +246,7 @@ class _Promotion:
             return "aborted: the canary has no traffic"
         if state.phase is Phase.PROMOTED:
             return "promoted: all traffic is at the new version"
-        return f"passed: moving to {_percent(state.intended)}"
+        return f"passed: moving to {percent(state.intended)}"
 
     def _abort(self, ending: Ending) -> None:
         """Abort from anywhere; the disk and the view may be what is broken."""
@@ -279,8 +282,8 @@ class _Promotion:
         try:  # what is in force is read, not believed
             self.ports.router.set(self.inputs.canary, state.intended)
         except PipelineError as error:
-            return f"the router was asked for {_percent(state.intended)}: {error}"
-        return f"the router was asked again for {_percent(state.intended)}" if times else ""
+            return f"the router was asked for {percent(state.intended)}: {error}"
+        return f"the router was asked again for {percent(state.intended)}" if times else ""
 
     def _asked_for(self, share: Fraction) -> bool:
         return self._asked is not None and self._asked[0] == share
@@ -371,7 +374,3 @@ class _Promotion:
             baseline_healthy=self.baseline_healthy,
             resumed=self.resumed,
         )
-
-
-def _percent(share: Fraction) -> str:
-    return f"{float(share) * 100:g} %"

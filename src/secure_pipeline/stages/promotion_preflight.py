@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from secure_pipeline.canary.controller import Identity
+from secure_pipeline.canary.story import percent
 from secure_pipeline.errors import Inconclusive, PolicyDenied, UsageError, VerificationFailed
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.ports import Router
@@ -33,7 +34,7 @@ def roles(router: Router, slots: Mapping[str, object]) -> Roles:
     if len(full) == len(empty) == 1:
         return Roles(empty[0], full[0])
     shares = {slot: routing.shares.get(slot, Fraction(0)) for slot in slots}
-    words = ", ".join(f"{slot} {float(share) * 100:g} %" for slot, share in sorted(shares.items()))
+    words = ", ".join(f"{slot} {percent(share)}" for slot, share in sorted(shares.items()))
     raise Inconclusive(
         f"no slot has all the traffic and the other none: {words} ({routing.detail})",
         hint="give the version that is known to be good all traffic, then promote",
@@ -47,8 +48,6 @@ class Checks:
     identify: Callable[[str, ImageReference], Identity] | None
     """None if the target says that identities are not checked."""
     healthy: Callable[[str], bool | None]
-    metrics: Callable[[], tuple[str, ...]]
-    """Problems with the metrics, none if empty."""
 
 
 def check_slots(
@@ -104,9 +103,8 @@ def _check_known_good(roles: Roles, good: KnownGood, checks: Checks) -> None:
         raise Inconclusive(f"slot {roles.baseline}: {known.why}", hint=hint)
 
 
-def check_metrics(checks: Checks) -> None:
-    """Raises: Inconclusive with every problem."""
-    problems = checks.metrics()
+def check_metrics(problems: Sequence[str]) -> None:
+    """Raises: Inconclusive with every problem that the sampler found, if there is any."""
     if problems:
         raise Inconclusive(
             f"the metrics cannot carry a verdict: {'; '.join(problems)[:2000]}",

@@ -147,13 +147,7 @@ def signed_statements(
     for item in items:
         predicate = predicates.bind(item, context) if context else item.predicate
         payload = make_statement(image.name, image.digest, item.predicate_type, predicate)
-        envelope = dsse.parse_envelope(dsse.sign_envelope(payload, signer))
-        if not key.signed(envelope):
-            raise VerificationFailed(
-                "the signer's signature does not verify with its own public key",
-                where=item.predicate_type,
-            )
-        envelopes.append(envelope)
+        envelopes.append(key.sign(payload, signer, item.predicate_type))
     return envelopes
 
 

@@ -160,13 +160,7 @@ class _Session:
             return self.present[payload]
         statement = self._statement(payload)
         self._progress(f"signing {statement.predicate_type}")
-        envelope = dsse.parse_envelope(dsse.sign_envelope(payload, self.signer))
-        if not self.key.signed(envelope):
-            raise VerificationFailed(
-                "the signer's signature does not verify with its own public key",
-                where=statement.predicate_type,
-            )
-        return envelope
+        return self.key.sign(payload, self.signer, statement.predicate_type)
 
     def _attach(self, envelopes: Sequence[dsse.Envelope]) -> None:
         typed = [(item.raw, self._statement(item.payload).predicate_type) for item in envelopes]

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -210,11 +210,11 @@ class Promoter:
         checks = preflight.Checks(
             self._place.identifier(partial(self._source, image, evidence)),
             self._place.healthy,
-            sampler.check,
         )
         preflight.check_slots(roles, image, good, checks)
-        preflight.check_metrics(checks)
-        for note in sampler.notes():
+        readiness = sampler.examine()
+        preflight.check_metrics(readiness.problems)
+        for note in readiness.notes:
             self._tell(note)
         with self._signer(evidence.examined.inputs.policy):
             pass
@@ -342,12 +342,8 @@ class Promoter:
                 source = examined.inputs.source
                 publish_statements(source, image, envelopes, signer, self._clock)
 
-    @contextmanager
-    def _signer(self, policy: LoadedPolicy) -> Iterator[Signer]:
-        with opened_signer(
-            STAGE, self._key, policy, self._options, self._world, self._warn
-        ) as signer:
-            yield signer
+    def _signer(self, policy: LoadedPolicy) -> AbstractContextManager[Signer]:
+        return opened_signer(STAGE, self._key, policy, self._options, self._world, self._warn)
 
 
 def _quarantine(record: PromotionRecord, promotion: Digest) -> dict[str, Any]:

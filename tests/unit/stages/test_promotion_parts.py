@@ -106,7 +106,7 @@ def checks(
             return Identity(canary, "green")
         return Identity(good if image == OTHER else baseline, "blue")
 
-    return preflight.Checks(of, lambda slot: healthy, tuple)
+    return preflight.Checks(of, lambda slot: healthy)
 
 
 GOOD = KnownGood("blue", str(OTHER), NOON)
@@ -142,7 +142,7 @@ def test_unchecked_identities_still_know_the_slot() -> None:
 def test_problems_of_the_metrics_refuse() -> None:
     """Each of them is named."""
     with pytest.raises(Inconclusive, match="no series of green"):
-        preflight.check_metrics(replace(checks(), metrics=lambda: ("no series of green",)))
+        preflight.check_metrics(("no series of green",))
 
 
 def test_an_unsigned_quarantine_of_this_machine_refuses() -> None:
