@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from cluster.kubernetes import Cluster, kubernetes_cluster
+from cluster.pipelines import SHELL, PipelinePlace
+from cluster.tekton import Ended, running_tekton
 from fakes.workplace import BASE, ROOT, Workplace, environment, make_workplace
 from secure_pipeline.files import locked
 
@@ -73,3 +75,22 @@ def cluster() -> Iterator[Cluster]:
     """A real Kubernetes; its tests carry ``xdist_group("cluster")``, so that there is one."""
     with kubernetes_cluster() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def pipelines(
+    cluster: Cluster, shared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> PipelinePlace:
+    """tekton/overlays/dev in the cluster."""
+    with cluster.network():
+        return PipelinePlace.make(running_tekton(cluster), tmp_path_factory.mktemp("runs"), shared)
+
+
+@pytest.fixture(scope="session")
+def sound(pipelines: PipelinePlace) -> tuple[Workplace, Ended]:
+    """A run of the sample in it that passed; tests never change what it left."""
+    with pipelines.tekton.cluster.network():
+        workplace = pipelines.source("sound")
+        ended = pipelines.finish(pipelines.start("sound", **{"vault-role": SHELL}))
+        assert ended.passed, f"{ended.message}\n{pipelines.logs(ended)}"
+    return workplace, ended

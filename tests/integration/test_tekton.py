@@ -14,17 +14,17 @@ import requests
 import yaml
 
 from cluster.api import until
-from cluster.kubernetes import Cluster
 from cluster.objects import CORE
 from cluster.pipelines import (
     NAMESPACE,
     OVERLAY,
     REGISTRY,
+    SHELL,
     PipelinePlace,
     mount_tools,
     overlay,
 )
-from cluster.tekton import TEKTON, Ended, running_tekton
+from cluster.tekton import TEKTON, Ended
 from fakes.cosign import Cosign
 from fakes.workplace import ROOT, Workplace
 from secure_pipeline.attestations.predicates import COSIGN_VULN, PROVENANCE
@@ -32,20 +32,15 @@ from secure_pipeline.oci.manifest import MANIFEST_TYPE
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
 STAGES = ("analyze", "test", "build", "scan", "sign", "verify")
-_TOUCH = "touch /workspace/state/pwned"
-SHELL = f"$({_TOUCH})`{_TOUCH}`'\"; {_TOUCH}; $PATH"
-"""As a title of a pull request may be."""
 OLD = "gunicorn-21.0.0.dist-info/METADATA"
 PLAIN = {"SECURE_PIPELINE_PLAIN_HTTP": "1"}
 
 
 @pytest.fixture(scope="module")
-def place(
-    cluster: Cluster, shared: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PipelinePlace]:
+def place(pipelines: PipelinePlace) -> Iterator[PipelinePlace]:
     """tekton/overlays/dev in a cluster; each test of this module talks in its network."""
-    with cluster.network():
-        yield PipelinePlace.make(running_tekton(cluster), tmp_path_factory.mktemp("runs"), shared)
+    with pipelines.tekton.cluster.network():
+        yield pipelines
 
 
 @pytest.fixture(autouse=True)
@@ -58,12 +53,9 @@ def finished(place: PipelinePlace, name: str, **parameters: str) -> Ended:
 
 
 @pytest.fixture(scope="module")
-def passed(place: PipelinePlace) -> tuple[Workplace, Ended]:
+def passed(sound: tuple[Workplace, Ended]) -> tuple[Workplace, Ended]:
     """A run of the sample that passed."""
-    workplace = place.source("sound")
-    ended = finished(place, "sound", **{"vault-role": SHELL})
-    assert ended.passed, f"{ended.message}\n{place.logs(ended)}"
-    return workplace, ended
+    return sound
 
 
 def vulnerable(workplace: Workplace) -> None:
