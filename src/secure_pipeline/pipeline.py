@@ -95,6 +95,8 @@ class Settings:
     use_cache: bool
     program: str
     """Digest of this program's own code: another program is another answer."""
+    engine: Mapping[str, str]
+    """What the engine says about the run, for the provenance; empty on a machine of one's own."""
 
 
 class Pipeline:
@@ -223,6 +225,7 @@ class Pipeline:
                 name=self.config.name,
                 secret_values=self.settings.secret_values,
                 ignore=self._products(),
+                engine=self.settings.engine,
             )
             return build.build(inputs, self.ports.builder(), self.ports.clock, on_event)
 
@@ -238,6 +241,7 @@ class Pipeline:
                 "gate": encode(self.policy.policy.gates.build),
                 "epoch": self.source.time,
                 "name": self.config.name,
+                "engine": dict(self.settings.engine),
             }
 
         return Task("build", execute, depends, self._image_is_whole)
@@ -329,6 +333,7 @@ class Pipeline:
     def _common(self) -> dict[str, Any]:
         return {
             "program": self.settings.program,
+            "builder": self.run.header.builder_id,
             "tree": self.source.tree,
             "commit": self.source.commit,
             "uncommitted": self.source.uncommitted,

@@ -81,6 +81,7 @@ class PipelinePlace:
         directory = self.directory / name
         (directory / "source").mkdir(parents=True)
         workplace = make_workplace(directory / "source", self.shared)
+        workplace.environment["SECURE_PIPELINE_POLICY"] = str(self.shared / "policy/tekton.yaml")
         if change:
             change(workplace)
             workplace.commit()
@@ -145,7 +146,7 @@ class PipelinePlace:
     def _make_secrets(self) -> None:
         policy = self.shared / "policy"
         files = {
-            "release.yaml": (policy / "quick.yaml").read_text(),
+            "release.yaml": (policy / "tekton.yaml").read_text(),
             "release.pub": (policy / "release.pub").read_text(),
         }
         base = f"{CORE}/namespaces/{NAMESPACE}"

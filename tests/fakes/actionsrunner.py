@@ -19,6 +19,9 @@ import yaml
 
 from fakes.actionsexpressions import Contexts, evaluate, substitute
 
+REPOSITORY = "team/service"
+REF = "refs/heads/main"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -79,12 +82,14 @@ class Runner:
         self.directory = directory
         self.artifacts = directory / "artifacts"
         self.run_id = run_id
+        self.workflow = ""
 
     def run(
         self, workflow: Path, inputs: Mapping[str, str] | None = None, *, fork: bool = False
     ) -> dict[str, JobRun]:
         """Run all jobs; on a pull request of a fork without variables and secrets."""
         document = yaml.safe_load(workflow.read_text())
+        self.workflow = workflow.name
         done: dict[str, JobRun] = {}
         waiting = dict(document["jobs"])
         while waiting:
@@ -106,7 +111,7 @@ class Runner:
         needs = {n: done[n] for n in job.get("needs", [])}
         contexts: Contexts = {
             "github": {
-                "run_id": self.run_id, "actor": "someone", "ref": "refs/heads/main",
+                "run_id": self.run_id, "actor": "someone", "ref": REF,
                 "token": "" if fork else "job-token", "event": self.place.event,
             },
             "inputs": inputs,
@@ -240,6 +245,12 @@ class Runner:
                 "RUNNER_TEMP": str(job.temporary),
                 "GITHUB_ACTION_PATH": str(action),
                 "CI": "true",
+                "GITHUB_ACTIONS": "true",
+                "GITHUB_SERVER_URL": "https://github.com",
+                "GITHUB_REPOSITORY": REPOSITORY,
+                "GITHUB_RUN_ID": str(self.run_id),
+                "GITHUB_RUN_ATTEMPT": "1",
+                "GITHUB_WORKFLOW_REF": f"{REPOSITORY}/.github/workflows/{self.workflow}@{REF}",
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -40,6 +40,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             (directory / "policy/release.yaml").write_text(policy)
             quick = policy.replace("minimum-coverage: 95", "minimum-coverage: 50")
             (directory / "policy/quick.yaml").write_text(quick)
+            for engine in ("github", "tekton"):
+                text = quick.replace("builder/local/v1", f"builder/{engine}/v1")
+                (directory / f"policy/{engine}.yaml").write_text(text)
             shutil.copy(directory / "release.pub", directory / "policy/release.pub")
             (directory / "ready").touch()
     return directory

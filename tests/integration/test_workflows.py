@@ -35,7 +35,7 @@ def policy(tmp_path: Path, shared: Path) -> Path:
     """The operator's repository: policy, public key, and the encrypted key beside them."""
     root = tmp_path / "policy"
     root.mkdir()
-    for file in (shared / "policy/quick.yaml", shared / "release.pub", shared / "release.key"):
+    for file in (shared / "policy/github.yaml", shared / "release.pub", shared / "release.key"):
         shutil.copy(file, root)
     place = Workplace(root)
     place.git("-c", "init.defaultBranch=main", "init", "-q")
@@ -60,7 +60,7 @@ def place(workplace: Workplace, policy: Path) -> Place:
         variables={
             "SECURE_PIPELINE_POLICY_REPOSITORY": "operator/policy",
             "SECURE_PIPELINE_POLICY_COMMIT": head(policy),
-            "SECURE_PIPELINE_POLICY": "../policy/quick.yaml",
+            "SECURE_PIPELINE_POLICY": "../policy/github.yaml",
             "SECURE_PIPELINE_DATABASE": "demonstration",
             "SECURE_PIPELINE_KEY": "file:../policy/release.key",
         },
@@ -173,6 +173,13 @@ def test_a_release_ends_with_a_verified_image(place: Place, tmp_path: Path) -> N
     assert re.fullmatch(r"inference-service@sha256:[0-9a-f]{64}", jobs["sign"].outputs["image"])
     assert "| sign | PASS |" in jobs["sign"].summary.replace("\\", "")
     assert PASSWORD not in logs(jobs)
+    assert "https://secure-pipeline.dev/builder/github/v1" in jobs["verify"].log
+    (made,) = (tmp_path / "runner/build").rglob("build/provenance.json")
+    said = json.loads(made.read_bytes())["buildDefinition"]["internalParameters"]["engine"]
+    assert said == {
+        "run": "https://github.com/team/service/actions/runs/7/attempts/1",
+        "workflow": "team/service/.github/workflows/release.yml@refs/heads/main",
+    }
     artifacts = {path.name for path in runner.artifacts.iterdir()}
     assert artifacts == {"gh-7-sarif", *(f"gh-7-{s}" for s in GRAPH if s != "verify")}
 
@@ -216,7 +223,7 @@ def test_a_failing_test_stops_the_release(
 
 def test_a_vulnerable_sample_stops_at_its_gate(place: Place, policy: Path, tmp_path: Path) -> None:
     """With known vulnerabilities over the gate, scan fails and no later job runs."""
-    path = policy / "quick.yaml"
+    path = policy / "github.yaml"
     text = path.read_text()
     path.write_text(text.replace("  scan:\n    severity: high", "  scan:\n    severity: low"))
     assert path.read_text() != text
@@ -286,7 +293,7 @@ def test_a_key_in_vault_signs_for_the_job_that_may(
     with real_vault(tmp_path / "vault") as vault, fault_proxy() as github:
         public = signing_role(vault, issuer, subject)
         before = vault.accessors()
-        path = policy / "quick.yaml"
+        path = policy / "github.yaml"
         text = path.read_text().replace("public-key: release.pub", f"public-key: {public}")
         path.write_text(text)
         shutil.copy(vault.authority.ca, policy / "vault-ca.pem")
@@ -307,7 +314,7 @@ def test_a_key_in_vault_signs_for_the_job_that_may(
         inputs = {
             "policy-repository": "operator/policy",
             "policy-commit": head(policy),
-            "policy": "../policy/quick.yaml",
+            "policy": "../policy/github.yaml",
             "database": "demonstration",
             "key": "vault-transit://transit/release",
             "vault-login": "github",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from secure_pipeline.plan.githubyaml import PINS, dump
-from secure_pipeline.plan.model import PROGRAM, RUN, Plan, Stage
+from secure_pipeline.plan.model import ENGINE, PROGRAM, RUN, Plan, Stage
 
 ACTIONS = ".github/actions"
 PLACE = "secure-pipeline-state"
@@ -163,7 +163,7 @@ def _install(tools: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def _run_stage(stage: Stage) -> dict[str, Any]:
     words = " ".join(f'"${w.strip("{}").upper()}"' if w[0] == "{" else w for w in stage.command)
-    environment = {RUN: "${{ inputs.run }}"}
+    environment = {RUN: "${{ inputs.run }}", ENGINE: "github"}
     for variable in (*stage.variables, *stage.secrets):
         environment[variable] = f"${{{{ inputs.{input_name(variable)} }}}}"
     for word in _placeholders(stage):

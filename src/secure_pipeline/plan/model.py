@@ -11,6 +11,7 @@ repository; it takes
 * ``stage.command``: the words of the program, where ``{image}`` and ``{target}`` stand for
   ``NAME@sha256:DIGEST`` and the promotion target. Everything else is said by variables:
   ``stage.variables`` (not secret) and ``stage.secrets``, which no other stage may see;
+* ``ENGINE``: each stage is told which engine runs it, by the definition and by nobody else;
 * ``RUN`` and ``STATE``: the variables by which stages in different places are one run. The same
   id goes to every stage, and each finds below the state directory what ``stage.reads`` names
   (``{run}`` is that id) and leaves there what ``stage.writes`` names. A directory ends with ``/``.
@@ -39,6 +40,8 @@ DATABASE = "SECURE_PIPELINE_DATABASE"
 KEY = "SECURE_PIPELINE_KEY"
 PASSWORD = "SECURE_PIPELINE_KEY_PASSWORD"
 PUSH = "SECURE_PIPELINE_PUSH"
+ENGINE = "SECURE_PIPELINE_BUILDER"
+"""Variable with the engine that runs the stage: the evidence names its builder by it."""
 
 
 class Permission(StrEnum):

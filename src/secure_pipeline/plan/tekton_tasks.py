@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from secure_pipeline.plan.model import (
+    ENGINE,
     KEY,
     POLICY,
     PROGRAM,
@@ -208,6 +209,7 @@ def _environment(stage: Stage) -> list[dict[str, Any]]:
         "HOME": TEMPORARY,
         "SECURE_PIPELINE_CONFIG": "$(workspaces.source.path)/$(params.config)",
         RUN: "$(params.run)",
+        ENGINE: "tekton",
         STATE: "$(workspaces.state.path)",
         **{name: f"$(params.{parameter(name)})" for name in stage.variables},
     }

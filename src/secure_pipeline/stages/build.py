@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ class BuildInputs:
     """Values of env secrets by variable."""
     ignore: tuple[str, ...] = ()
     """Paths below the root that the pipeline itself writes: never part of the context."""
+    engine: Mapping[str, str] = field(default_factory=dict)
+    """What the engine says about the run."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def _passed(
             dockerfile=examined.dockerfile,
             context=examined.context,
             ignore_source=examined.ignore_source,
+            engine=inputs.engine,
             relaxed={rule.rule: rule.reason for _, rule in examined.relaxed},
             outcome=outcome,
             started=times.started,

@@ -137,6 +137,7 @@ def _provenance(predicate: Mapping[str, Any]) -> Said:
     facts = [
         ("builder", builder),
         ("built with", tools),
+        ("run of the engine", _text(definition, "internalParameters", "engine", "run")),
         *(("base image", base) for base in bases),
         ("build type", _text(definition, "buildType")),
         ("dockerfile", _text(external, "dockerfile")),

@@ -26,6 +26,7 @@ class BuildFacts:
     dockerfile: Dockerfile
     context: Context
     ignore_source: str | None
+    engine: Mapping[str, str]
     relaxed: Mapping[str, str]
     """Rules that the policy switched off and that mattered, with the reasons."""
     outcome: BuildOutcome
@@ -43,6 +44,7 @@ def provenance(config: BuildConfig, source: SourceState, facts: BuildFacts) -> d
                 "sourceDateEpoch": source.time,
                 "relaxedRules": dict(facts.relaxed),
                 "ignoreFile": facts.ignore_source or "",
+                "engine": dict(facts.engine),
             },
             "resolvedDependencies": _dependencies(config, source, facts),
         },

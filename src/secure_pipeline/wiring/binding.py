@@ -53,6 +53,7 @@ from secure_pipeline.tools.trivydb import (
 )
 from secure_pipeline.wiring import vault
 from secure_pipeline.wiring.auditing import LEDGER, open_ledger
+from secure_pipeline.wiring.engine import engine_facts
 from secure_pipeline.wiring.keyless import identity_verifier
 from secure_pipeline.wiring.options import Options, World
 
@@ -124,6 +125,7 @@ class Binding:
             anchor=self.options.anchor and self.world.directory / self.options.anchor,
             use_cache=self.options.cache,
             program=_program_digest(),
+            engine=engine_facts(self.world.environment),
         )
 
     def source(self) -> SourceState:

@@ -15,7 +15,7 @@ from secure_pipeline import config as configuration
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.config import Config
 from secure_pipeline.data import data_path
-from secure_pipeline.errors import Unavailable, UsageError
+from secure_pipeline.errors import Unavailable, UsageError, VerificationFailed
 from secure_pipeline.files import sha256_file, write_atomic
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.pipeline import Pipeline
@@ -28,9 +28,8 @@ from secure_pipeline.run import GRAPH
 from secure_pipeline.runs import Run, RunHeader, RunStore, parse_expected
 from secure_pipeline.tools.process import Processes
 from secure_pipeline.wiring.binding import Binding
+from secure_pipeline.wiring.engine import builder_id
 from secure_pipeline.wiring.options import STATE, Options, World
-
-BUILDER_ID = "https://secure-pipeline.dev/builder/local/v1"
 
 
 @contextmanager
@@ -58,7 +57,7 @@ def opened(
         if len(stages) > 1:
             stack.enter_context(_alone(place.state / "lock"))
         source = binding.source()
-        header = _header(config, path, policy, source)
+        header = _header(config, path, policy, source, builder_id(world.environment))
         chosen = _choose(RunStore(place.runs), header, stages, options)
         run = Run(chosen.directory, parse_expected(options.expect))
         binding.run = run.id
@@ -92,7 +91,9 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _header(config: Config, path: Path, policy: LoadedPolicy, source: SourceState) -> RunHeader:
+def _header(
+    config: Config, path: Path, policy: LoadedPolicy, source: SourceState, builder: str
+) -> RunHeader:
     now = SystemClock().now()
     return RunHeader(
         id=f"r-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
@@ -103,7 +104,7 @@ def _header(config: Config, path: Path, policy: LoadedPolicy, source: SourceStat
         uncommitted=source.uncommitted,
         config_digest=f"sha256:{sha256_file(path)}",
         policy_digest=policy.digest,
-        builder_id=BUILDER_ID,
+        builder_id=builder,
     )
 
 
@@ -130,6 +131,11 @@ def _choose(store: RunStore, header: RunHeader, stages: tuple[str, ...], options
 
 
 def _same(run: Run, header: RunHeader) -> Run:
+    if run.header.builder_id != header.builder_id:
+        raise VerificationFailed(
+            f"run {run.id} is of builder {run.header.builder_id}, this is {header.builder_id}",
+            hint="let one engine run all stages of a run, or start a new one",
+        )
     if not _alike(run.header, header):
         raise UsageError(
             f"run {run.id} is of another source, configuration or policy",

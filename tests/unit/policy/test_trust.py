@@ -85,9 +85,9 @@ def test_sig_22_operator_key_of_another_algorithm_is_refused(tmp_path: Path) -> 
 
 
 def test_built_in_policy_is_strict() -> None:
-    """The policy that ships trusts nobody and relaxes nothing."""
+    """The policy that ships trusts nobody, accepts no builder and relaxes nothing."""
     shipped = load(data_path("policies") / "release.yaml").policy
-    assert shipped.keys == ()
+    assert (shipped.keys, shipped.builders) == ((), ())
     assert len(shipped.require) == 7
     assert all(requirement.quorum == 1 for requirement in shipped.require)
     assert (shipped.source.require_commit, shipped.source.allow_uncommitted) == (True, False)

@@ -84,13 +84,17 @@ def test_two_runs_sealed_in_one_second_are_undetermined(
 
 
 def test_operator_key_serves_a_policy_without_keys(tmp_path: Path, release: Release) -> None:
-    """The built-in policy trusts nobody; with --key it verifies what that key signed."""
+    """The built-in policy accepts nobody; with a builder and --key, what that key signed."""
     from secure_pipeline.data import data_path
 
-    builtin = load(data_path("policies") / "release.yaml")
+    shipped = data_path("policies") / "release.yaml"
+    copied = tmp_path / "release.yaml"
+    copied.write_text(shipped.read_text().replace("builders: []", f"builders: [{BUILDER}]"))
+    builtin = load(copied)
     release.run()
     refused(release.verify(builtin), ExitCode.DENIED, "trusts no key", "--key")
     key = (public_key().pem, Algorithm.ECDSA_P256_SHA256)
+    refused(release.verify(load(shipped), operator_keys=(key,)), ExitCode.DENIED, "no builder")
     passed(release.verify(builtin, operator_keys=(key,)))
     other = (public_key(signer(1)).pem, Algorithm.ECDSA_P256_SHA256)
     refused(
