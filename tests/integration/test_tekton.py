@@ -195,27 +195,7 @@ def test_bld_07_no_stage_can_touch_the_layers_of_the_builder(
 
 def sign_again(place: PipelinePlace, ended: Ended, name: str) -> tuple[str, int]:
     """Run the Task ``sign`` once more with what Tekton told it; its log and exit code."""
-    before = place.tekton.api.get(f"{TEKTON}/namespaces/{NAMESPACE}/taskruns")["items"]
-    (old,) = (
-        item for item in before if item["status"].get("podName") == ended.tasks["sign"]["podName"]
-    )
-    spec = copy.deepcopy(old["spec"])
-    for unwanted in ("timeout", "retries"):
-        spec.pop(unwanted, None)
-    body = {
-        "apiVersion": "tekton.dev/v1",
-        "kind": "TaskRun",
-        "metadata": {"name": name},
-        "spec": spec,
-    }
-    path = f"{TEKTON}/namespaces/{NAMESPACE}/taskruns"
-    place.tekton.api.create(path, body)
-
-    def done() -> dict[str, Any] | None:
-        status: dict[str, Any] = place.tekton.api.get(f"{path}/{name}").get("status", {})
-        return status if status.get("completionTime") else None
-
-    status = until("end of sign", done, 120)
+    status = place.tekton.again(NAMESPACE, ended.tasks["sign"], name)
     code = status["steps"][0]["terminated"]["exitCode"]
     return place.tekton.log(NAMESPACE, status, "sign"), code
 
