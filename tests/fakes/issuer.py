@@ -25,6 +25,14 @@ class Issuer:
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         ).decode()  # fmt: skip
 
+    @property
+    def jwk(self) -> dict[str, str]:
+        """The public key as an issuer publishes it (RFC 7517)."""
+        numbers = self._key.public_key().public_numbers()
+        parts = {"n": numbers.n.to_bytes(256, "big"), "e": numbers.e.to_bytes(3, "big")}
+        known = {"kty": "RSA", "use": "sig", "alg": "RS256"}
+        return {**known, **{name: _encode(value) for name, value in parts.items()}}
+
     def token(self, **claims: object) -> str:
         """A signed token that is valid for a minute."""
         now = int(time.time())

@@ -1,0 +1,60 @@
+"""An OpenID Connect issuer on loopback: its discovery document, its keys, its tokens."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from fakes.issuer import Issuer
+
+
+class OpenIdIssuer:
+    """Serves what a certificate authority asks an issuer for; use it in a ``with``."""
+
+    def __init__(self) -> None:
+        self._issuer = Issuer()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server.RequestHandlerClass = self._handler()
+
+    def __enter__(self) -> OpenIdIssuer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def token(self, **claims: object) -> str:
+        """A token of this issuer for Sigstore."""
+        return self._issuer.token(**{"iss": self.url, "aud": "sigstore", **claims})
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        documents = {
+            "/.well-known/openid-configuration": {
+                "issuer": self.url,
+                "jwks_uri": f"{self.url}/keys",
+                "id_token_signing_alg_values_supported": ["RS256"],
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+            },
+            "/keys": {"keys": [self._issuer.jwk]},
+        }
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                document = documents.get(self.path)
+                data = json.dumps(document).encode()
+                self.send_response(200 if document else 404)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        return Handler
