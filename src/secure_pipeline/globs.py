@@ -22,6 +22,11 @@ def under(path: str, pattern: str) -> bool:
     return any(expression.fullmatch(str(p)) for p in (place, *place.parents) if str(p) != ".")
 
 
+def matches(path: str, pattern: str) -> bool:
+    """Tell whether ``pattern`` matches the whole path; its signs mean what they do in ``under``."""
+    return _compiled(pattern).fullmatch(path) is not None
+
+
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
     tokens = re.findall(r"\*\*/|\*\*|\*|\?|[^*?]+", pattern)

@@ -95,6 +95,18 @@ def build_index(path: Path, images: Mapping[str, Sequence[Layer | str]]) -> Desc
     return index
 
 
+def sparse_archive(name: str, size: int = 1 << 35) -> bytes:
+    """A tar stream of one executable that reads as ``size`` zero bytes (GNU's sparse form)."""
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = tarfile.GNUTYPE_SPARSE, 0o755
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (size, 0)
+    header[483:495] = b"%012o" % size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + b"\0" * 1024
+
+
 def blob(path: Path, digest: Digest) -> Path:
     """The file of a blob in a layout."""
     return path / "blobs" / "sha256" / digest.hex

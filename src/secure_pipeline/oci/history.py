@@ -7,7 +7,7 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from secure_pipeline import shape
 from secure_pipeline.errors import Inconclusive, VerificationFailed
@@ -71,7 +71,8 @@ def check_unpacked(blob: Path, layer: ImageLayer, limit: int) -> int:
     hasher = hashlib.sha256()
     size = 0
     try:
-        with _opener(layer.descriptor.media_type, where)(blob, "rb") as stream:
+        with blob.open("rb") as packed:
+            stream = unpacked(packed, layer.descriptor.media_type, where)
             while chunk := stream.read(CHUNK_BYTES):
                 size += len(chunk)
                 if size > limit:
@@ -87,11 +88,15 @@ def check_unpacked(blob: Path, layer: ImageLayer, limit: int) -> int:
     return size
 
 
-def _opener(media_type: str, where: str) -> Any:
+def unpacked(packed: IO[bytes], media_type: str, where: str) -> IO[bytes]:
+    """Return the tar stream of a layer; reading it may raise OSError, EOFError and zlib.error.
+
+    Raises: Inconclusive if it is packed in a way that cannot be read.
+    """
     if media_type.endswith(("+gzip", ".gzip")):
-        return gzip.open
+        return cast(IO[bytes], gzip.GzipFile(fileobj=packed))
     if media_type.endswith((".tar", "/tar")):
-        return open
+        return packed
     raise Inconclusive(
         f"layers of type {media_type[:80]!r} cannot be read",
         where=where,

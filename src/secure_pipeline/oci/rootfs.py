@@ -12,7 +12,7 @@ import posixpath
 import re
 import tarfile
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import IO, Any, Protocol, cast
@@ -66,6 +66,8 @@ class Entry:
 
 Files = dict[str, Entry]
 """By path without a leading slash."""
+Reader = Callable[[tarfile.TarFile, tarfile.TarInfo, Files, str], Entry]
+"""From an archive, a member, what the archive held before it, and the member's path."""
 
 
 class Budget:
@@ -137,34 +139,35 @@ def read_container(stream: Readable, budget: Budget, where: str) -> Files:
     return with_directories(layer.files)
 
 
-def read_layer(counted: Counted, budget: Budget, where: str) -> Layer:
+def read_layer(counted: Counted, budget: Budget, where: str, entry: Reader | None = None) -> Layer:
     """Read an image layer; whether it is whole, its digest tells.
 
-    Raises: Inconclusive.
+    ``entry`` makes the entries; by default they tell executables apart.
+    Raises: Inconclusive; what ``entry`` raises.
     """
-    layer, _ = _read(counted, budget, where)
+    layer, _ = _read(counted, budget, where, entry)
     result = Layer()
-    for path, entry in layer.files.items():
+    for path, found in layer.files.items():
         directory, name = posixpath.split(path)
         if name == OPAQUE:
             result.opaque.add(directory)
         elif name.startswith(WHITEOUT):
             result.removed.add(posixpath.join(directory, name.removeprefix(WHITEOUT)))
         else:
-            result.files[path] = entry
+            result.files[path] = found
     return result
 
 
 def stacked(below: Files, layer: Layer) -> Files:
     """Put a layer on what is below it (image-spec, layer.md)."""
     above = layer.files
-    directories = {parent for path in above for parent in _parents(path)}
+    directories = {parent for path in above for parent in parents(path)}
     hiding = layer.removed | {p for p, entry in above.items() if entry.kind is not Kind.DIRECTORY}
 
     def stays(path: str, entry: Entry) -> bool:
         if path in layer.removed or (path in directories and entry.kind is not Kind.DIRECTORY):
             return False
-        return not any(up in hiding or up in layer.opaque for up in _parents(path))
+        return not any(up in hiding or up in layer.opaque for up in parents(path))
 
     kept = {path: entry for path, entry in below.items() if stays(path, entry)}
     return {**kept, **above}
@@ -172,8 +175,8 @@ def stacked(below: Files, layer: Layer) -> Files:
 
 def with_directories(files: Files) -> Files:
     """Add the directories that no entry of their own names."""
-    parents = {parent for path in files for parent in _parents(path)}
-    return {**dict.fromkeys(parents, Entry(Kind.DIRECTORY)), **files}
+    above = {parent for path in files for parent in parents(path)}
+    return {**dict.fromkeys(above, Entry(Kind.DIRECTORY)), **files}
 
 
 def changes(image: Files, now: Files) -> Iterator[tuple[str, str]]:
@@ -237,15 +240,20 @@ def _resolve(files: Mapping[str, Entry], path: str) -> str | None:
     return place if place in files else None
 
 
-def _read(counted: Counted, budget: Budget, where: str) -> tuple[Layer, int]:
+def _read(
+    counted: Counted, budget: Budget, where: str, entry: Reader | None = None
+) -> tuple[Layer, int]:
     """Read all entries; return them and the offset where the archive's end should begin."""
     layer = Layer()
+    make = entry or _entry
     try:
         with tarfile.open(fileobj=cast(Any, counted), mode="r|", bufsize=_BLOCK) as archive:
             while (member := archive.next()) is not None:
                 budget.charge(members=1)
+                if member.issparse():  # it may read as far more than the stream holds
+                    budget.charge(size=member.size)
                 if path := _path(member.name, where):
-                    layer.files[path] = _entry(archive, member, layer.files, path)
+                    layer.files[path] = make(archive, member, layer.files, path)
                 archive.members.clear()  # type: ignore[attr-defined]  # it keeps all it met
             return layer, archive.offset
     except (tarfile.TarError, ValueError, EOFError) as error:
@@ -285,6 +293,7 @@ def _digest(head: bytes, content: IO[bytes], member: tarfile.TarInfo) -> str:
     return f"{hasher.hexdigest()} {member.mode & 0o7111:o} {owner} {power!r}"
 
 
-def _parents(path: str) -> Iterator[str]:
+def parents(path: str) -> Iterator[str]:
+    """Yield the directories above a path, the nearest first, without the root."""
     while path := posixpath.dirname(path):
         yield path

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.images import sparse_archive
 from secure_pipeline.errors import Inconclusive
 from secure_pipeline.oci.rootfs import (
     Budget,
@@ -229,3 +230,10 @@ def test_the_same_files_never_differ(one: set[Item], other: set[Item]) -> None:
     assert {path for path, _ in changes(files(*one), files(*flat.values()))}.isdisjoint(
         f"/{item[0]}" for item in one if item[0] != "bin/link"
     )
+
+
+def test_a_sparse_file_costs_what_it_reads_as() -> None:
+    """A few bytes of archive that read as 32 GiB are not hashed for minutes."""
+    stream = io.BytesIO(sparse_archive("bin/tool"))
+    with pytest.raises(Inconclusive, match="limit"):
+        read_container(stream, Budget(size=1 << 30), "test")
