@@ -83,21 +83,30 @@ def files(resources: Sequence[str]) -> Mapping[str, str]:
             *_admission(),
         ),
     }
-    names = sorted((*resources, *(name.removeprefix("tekton/") for name in rbac)))
+    # Each directory by itself: kustomize takes no base that has the overlay in it.
+    parts: dict[str, list[str]] = {}
+    for name in sorted((*resources, *(name.removeprefix("tekton/") for name in rbac))):
+        part, _, file = name.partition("/")
+        parts.setdefault(part, []).append(file)
+    base = [f"../../{part}" for part in parts]
     return {
         **rbac,
-        "tekton/kustomization.yaml": text((), _kustomization(names)),
+        **{
+            f"tekton/{part}/kustomization.yaml": text((), _kustomization(names))
+            for part, names in parts.items()
+        },
+        "tekton/kustomization.yaml": text((), _kustomization(list(parts))),
         "tekton/overlays/dev/kustomization.yaml": text(
             (
                 "For a cluster to try it on: the builder's container is privileged, though its user"
                 " is not root, because elsewhere its /proc is masked and no container can be made"
                 " in it. Not for a cluster that others use.",
             ),
-            {**_kustomization(["../.."]), "patches": [_privileged()]},
+            {**_kustomization(base), "patches": [_privileged()]},
         ),
         "tekton/overlays/production/kustomization.yaml": text(
             ("A namespace of its own, because whoever starts runs chooses their service account.",),
-            {**_kustomization(["../..", "network.yaml"]), "namespace": _NAMESPACE},
+            {**_kustomization([*base, "network.yaml"]), "namespace": _NAMESPACE},
         ),
         "tekton/overlays/production/network.yaml": text(
             ("Nobody has to reach a stage.",),
