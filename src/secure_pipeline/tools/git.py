@@ -71,7 +71,7 @@ class GitSource:
             tree=_tree_digest(files),
             uncommitted=changed,
             time=int(time or 0),
-            remote=_without_credentials(self._line("config", "--get", "remote.origin.url")),
+            remote=without_credentials(self._line("config", "--get", "remote.origin.url")),
         )
 
     def files(self, root: Path) -> Iterator[str]:
@@ -183,7 +183,8 @@ def _tree_digest(files: dict[str, _File]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _without_credentials(url: str | None) -> str | None:
+def without_credentials(url: str | None) -> str | None:
+    """An address without user, password and query; anything else as it is."""
     if not url or "://" not in url:
         return url
     parts = urlsplit(url)

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from secure_pipeline.oci.reference import ImageReference
     from secure_pipeline.pipeline import Pipeline
     from secure_pipeline.place import Place
-    from secure_pipeline.ports import Database
+    from secure_pipeline.ports import Database, SourceState
     from secure_pipeline.stages.explain import Explanation
     from secure_pipeline.stages.quarantine import Found
     from secure_pipeline.stages.result import StageResult
     from secure_pipeline.tools.install import Installer
+    from secure_pipeline.tools.remote import Remote
     from secure_pipeline.wiring.auditing import Audit
     from secure_pipeline.wiring.destinations import ShipOptions
     from secure_pipeline.wiring.handover import OpenedState
@@ -118,6 +119,20 @@ def _prepared_database(named: str | None) -> Database:
         directory=Path.cwd(),
     )
     return source.prepare(ignore).record
+
+
+def fetch_source(
+    remote: Remote, directory: Path, access: Path | None, seconds: float
+) -> SourceState:
+    """Bring a source into a directory, through the proxies of the environment.
+
+    Raises: UsageError, ConfigError, VerificationFailed, Inconclusive, Unavailable.
+    """
+    from secure_pipeline.tools.gitfetch import GitFetch
+    from secure_pipeline.wiring.options import proxies
+
+    fetcher = GitFetch(locate_tool("git"), processes(), seconds, proxies(os.environ))
+    return fetcher.fetch(remote, directory, access)
 
 
 @contextmanager

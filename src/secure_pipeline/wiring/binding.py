@@ -55,7 +55,7 @@ from secure_pipeline.wiring import vault
 from secure_pipeline.wiring.auditing import LEDGER, open_ledger
 from secure_pipeline.wiring.engine import engine_facts
 from secure_pipeline.wiring.keyless import identity_verifier
-from secure_pipeline.wiring.options import Options, World
+from secure_pipeline.wiring.options import Options, World, proxies
 
 if TYPE_CHECKING:
     from secure_pipeline.adapters.vault import VaultSession
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
 BUILD_STORAGE = "SECURE_PIPELINE_BUILD_STORAGE"
 """Variable with a directory for buildah's layers that no other stage can write."""
 DEMONSTRATION_NAME = "demonstration"
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _WITHHELD = ("SECURE_PIPELINE_", "COSIGN_", "VAULT_", "SIGSTORE_")
 
 
@@ -276,16 +275,16 @@ class Binding:
     def _builder(self) -> Builder:
         name = self._builder_name()
         tool = self.tool(name.value)
-        proxies = {n: v for n, v in self.world.environment.items() if n.lower() in _PROXIES}
+        environment = proxies(self.world.environment)
         if name is BuilderName.DOCKER:
             directory = self.place.state / "docker"
             host = self.world.environment.get("DOCKER_HOST")
             return Docker(
-                tool, self.processes, directory, self.clock, host=host, environment=proxies
+                tool, self.processes, directory, self.clock, host=host, environment=environment
             )
         named = self.world.environment.get(BUILD_STORAGE)
         storage = self.world.directory / named if named else self.place.state / "builder"
-        return Buildah(tool, self.processes, storage, self.clock, environment=proxies)
+        return Buildah(tool, self.processes, storage, self.clock, environment=environment)
 
     def _scanner(self) -> Scanner:
         return Trivy(

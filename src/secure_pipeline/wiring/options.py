@@ -10,6 +10,7 @@ from secure_pipeline.tools.locate import ToolStore
 
 STATE = ".secure-pipeline"
 """Directory beside the configuration that holds runs, cache and images."""
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,8 @@ class World:
     store: ToolStore
     directory: Path
     """The working directory."""
+
+
+def proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that name proxies, for programs that talk to others."""
+    return {name: value for name, value in environment.items() if name.lower() in _PROXIES}
