@@ -97,8 +97,13 @@ class PipelinePlace:
             os.chown(path, USER, USER, follow_symlinks=False)
         return workplace
 
-    def start(self, name: str, **parameters: str) -> str:
-        """Start a run on the repository ``name``; return its name."""
+    def start(
+        self, name: str, change: Callable[[dict[str, Any]], None] | None = None, **parameters: str
+    ) -> str:
+        """Start a run on the repository ``name``; return its name.
+
+        ``change``: of the specification of the PipelineRun, at the last.
+        """
         run = yaml.safe_load((ROOT / "tekton/runs/build.yaml").read_text())
         given = {
             "cli-image": f"{_IMAGE}:1",
@@ -114,6 +119,8 @@ class PipelinePlace:
         for workspace in run["spec"]["workspaces"]:
             if "subPath" in workspace:
                 workspace["subPath"] = f"{name}/{workspace['subPath']}"
+        if change:
+            change(run["spec"])
         return str(self.apply(run)["metadata"]["name"])
 
     def finish(self, run: str, seconds: float = 400) -> Ended:
