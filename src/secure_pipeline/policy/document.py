@@ -15,21 +15,8 @@ from pathlib import Path
 from secure_pipeline.documents import MAX_BYTES, Size, decode, field, parse_yaml
 from secure_pipeline.files import read_bounded, sha256_bytes
 from secure_pipeline.findings import Severity
+from secure_pipeline.policy.names import check_id, check_identity, check_pattern
 from secure_pipeline.policy.rotation import RotationRule
-
-OPERATOR = "operator"
-"""Id of a key or identity that the operator gives on the command line."""
-_KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
-MAX_PATTERN = 500
-_ANYBODY = (
-    "",
-    "x",
-    "someone@unrelated.invalid",
-    "https://unrelated.invalid/path",
-    "https://github.com/unrelated/repository/.github/workflows/x.yml@refs/heads/main",
-    "https://gitlab.com/unrelated/project//.gitlab-ci.yml@refs/heads/main",
-)
-"""Identities that nobody means; a pattern that matches one of them matches strangers."""
 
 
 class Algorithm(Enum):
@@ -51,7 +38,7 @@ class TrustedKey:
     not_after: date | None = field("Last day, UTC, on which it is trusted.", default=None)
 
     def __post_init__(self) -> None:
-        _check_id(self.id)
+        check_id(self.id)
         if not self.public_key.strip():
             raise ValueError("public-key is empty")
         if self.not_before and self.not_after and self.not_after < self.not_before:
@@ -80,15 +67,15 @@ class TrustedIdentity:
     )
 
     def __post_init__(self) -> None:
-        _check_id(self.id)
+        check_id(self.id)
         if not re.fullmatch(r"https://[^\s*]+", self.issuer):
             raise ValueError(f"issuer {self.issuer!r} is not the https:// URL of one issuer")
         if (self.identity is None) == (self.identity_pattern is None):
             raise ValueError("exactly one of identity and identity-pattern is needed")
         if self.identity is not None:
-            _check_identity(self.identity)
+            check_identity(self.identity)
         if self.identity_pattern is not None:
-            _check_pattern(self.identity_pattern)
+            check_pattern(self.identity_pattern)
 
     def matches(self, identity: str, issuer: str) -> bool:
         """Tell whether a verified certificate is this identity's. Empty never matches."""
@@ -97,34 +84,6 @@ class TrustedIdentity:
         if self.identity_pattern is None:
             return identity == self.identity
         return re.fullmatch(self.identity_pattern, identity) is not None
-
-
-def _check_id(name: str) -> None:
-    if not _KEY_ID.match(name):
-        raise ValueError(f"id {name!r} is not a short name such as release-2027")
-    if name.startswith(OPERATOR):
-        raise ValueError(f"ids like {OPERATOR!r} are kept for keys given on the command line")
-
-
-def _check_identity(identity: str) -> None:
-    if not identity or re.search(r"[\s*]", identity):
-        raise ValueError(
-            f"identity {identity!r} is not one identity: it is matched exactly, without wildcards"
-        )
-
-
-def _check_pattern(pattern: str) -> None:
-    if len(pattern) > MAX_PATTERN:
-        raise ValueError(f"identity-pattern is longer than {MAX_PATTERN} characters")
-    try:
-        compiled = re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"identity-pattern is no regular expression: {error}") from None
-    stranger = next((name for name in _ANYBODY if compiled.fullmatch(name)), None)
-    if stranger is not None:
-        raise ValueError(
-            f"identity-pattern {pattern!r} matches strangers, such as {stranger!r}: name the owner"
-        )
 
 
 @dataclass(frozen=True)

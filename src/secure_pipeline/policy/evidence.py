@@ -335,6 +335,7 @@ def _summary(
         return wrong(
             "signature",
             f"no statement is signed by a trusted key ({counts}{ignored})",
-            hint="add the key to the policy, or pass --key PUBLIC_KEY",
+            hint="add the key to the policy, or name it with --key (where --key signs: "
+            "--trust-key)",
         )
     return allow("signature", f"{counts}{ignored}", digests)

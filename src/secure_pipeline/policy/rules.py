@@ -25,7 +25,7 @@ from secure_pipeline.policy.evidence_gates import Bench, failing_rules, gate_rul
 from secure_pipeline.policy.keyless import Keyless
 from secure_pipeline.policy.quarantine import quarantine_rule
 from secure_pipeline.policy.required import may_sign, required_rules
-from secure_pipeline.policy.trust import TrustedSigner
+from secure_pipeline.policy.trust import KnownIdentity, TrustedSigner
 from secure_pipeline.policy.unsealed import PROVENANCES, unsealed_rules
 from secure_pipeline.shape import rfc3339
 
@@ -68,7 +68,8 @@ def decide(
     ``contained`` are the unsigned statements inside an index.
     """
     # (1) a policy that trusts nobody or asks for nothing refuses
-    rules = policy_rules(question)
+    identities = question.keyless.identities
+    rules = policy_rules(question.policy, question.signers, identities)
     if any(rule.fault for rule in rules):
         return Answer(Decision(rules), None)
     # (2) signatures, payloads, subjects, key windows
@@ -93,7 +94,7 @@ def decide(
         rules += tuple(rule for item in found.items for rule in item.lapsed)
         rules += required_rules(question.policy, question.now, found.items, found)
         if all(rule.outcome is Outcome.ALLOW for rule in seal_rules):
-            rules += time_rules(question, found.items, None)
+            rules += time_rules(question.policy, question.now, found.items, None)
             runs = {item.run for item in found.items if item.run}
             rules += tuple(source_rule(question.policy, run) for run in runs)
             rules += unsealed_rules(found.items, bench)
@@ -104,7 +105,7 @@ def decide(
     rules += (sealed_rule(sealed, found.items), run_rule(run, members))
     # (6) what the policy requires is there, by keys it allows, and fresh
     rules += required_rules(question.policy, question.now, members, found)
-    rules += time_rules(question, (sealed.item, *members), sealed.item)
+    rules += time_rules(question.policy, question.now, (sealed.item, *members), sealed.item)
     # (7) where it comes from
     rules += (source_rule(question.policy, run), builder_rule(question.policy, run))
     # (8) the gates, evaluated again from the evidence itself
@@ -116,16 +117,18 @@ def decide(
     return Answer(Decision(rules), run, found.items, len(found.untrusted))
 
 
-def policy_rules(question: Question) -> tuple[Rule, ...]:
+def policy_rules(
+    policy: Policy, signers: Sequence[TrustedSigner], identities: Sequence[KnownIdentity]
+) -> tuple[Rule, ...]:
     """Empty means refuse: no keys or identities, no requirements, no builders (CLI-07)."""
-    policy = question.policy
     rules = []
-    if not question.signers and not question.keyless.identities:
+    if not signers and not identities:
         rules.append(
             forbid(
                 "policy",
                 "the policy trusts no key and no identity",
-                hint="pass --key PUBLIC_KEY, or add to 'keys' or 'identities' of the policy",
+                hint="add to 'keys' or 'identities' of the policy, or name a public key with --key "
+                "(where --key signs: --trust-key)",
             )
         )
     if not policy.require:
@@ -147,11 +150,9 @@ def policy_rules(question: Question) -> tuple[Rule, ...]:
         )
     if rules:
         return tuple(rules)
-    keys = [signer.id for signer in question.signers]
-    identities = [identity.id for identity in question.keyless.identities]
     words = [f"{len(policy.require)} requirements"]
-    words += [f"trusted keys: {', '.join(keys)}"] if keys else []
-    words += [f"trusted identities: {', '.join(identities)}"] if identities else []
+    for what, known in (("keys", signers), ("identities", identities)):
+        words += [f"trusted {what}: {', '.join(item.id for item in known)}"] if known else []
     return (allow("policy", "; ".join(words)),)
 
 
@@ -245,9 +246,10 @@ def run_rule(run: RunContext, members: Sequence[Item]) -> Rule:
     return allow("run", why, _digests(members))
 
 
-def time_rules(question: Question, items: Sequence[Item], seal: Item | None) -> tuple[Rule, ...]:
+def time_rules(
+    policy: Policy, now: datetime, items: Sequence[Item], seal: Item | None
+) -> tuple[Rule, ...]:
     """Evidence from the future is no answer; a seal may have a greatest age."""
-    policy, now = question.policy, question.now
     rules = []
     for item in items:
         last = max(filter(None, (item.time, item.signed_at)), default=None)

@@ -14,12 +14,12 @@ from secure_pipeline.errors import ConfigError
 from secure_pipeline.files import read_bounded
 from secure_pipeline.keys.verify import MAX_PEM_BYTES, PublicKey, load_public_key
 from secure_pipeline.policy.document import (
-    OPERATOR,
     Algorithm,
     LoadedPolicy,
     TrustedIdentity,
     TrustedKey,
 )
+from secure_pipeline.policy.names import OPERATOR
 
 MAX_TRUST_ROOT_BYTES = 4 << 20
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fakes.foreign import open_policy
 from secure_pipeline.documents import decode, parse_yaml
 from secure_pipeline.errors import ConfigError, UsageError
-from secure_pipeline.policy.document import OPERATOR, Policy, TrustedIdentity
+from secure_pipeline.policy.document import Policy, TrustedIdentity
+from secure_pipeline.policy.names import OPERATOR
 from secure_pipeline.policy.trust import OperatorIdentity, trust_root, trusted_identities
 from secure_pipeline.wiring.keyless import identity_verifier, operator_identity
 
@@ -46,6 +47,8 @@ def read(entry: str, more: str = "") -> Policy:
         (f"issuer: '{ISSUER}', identity-pattern: '.*@.*'", "matches strangers"),
         (f"issuer: '{ISSUER}', identity-pattern: 'https://github.com/.*'", "name the owner"),
         (f"issuer: '{ISSUER}', identity-pattern: '('", "no regular expression"),
+        (f"issuer: '{ISSUER}', identity-pattern: 'e/[[:alpha:]]'", "read in two ways"),
+        (f"issuer: '{ISSUER}', identity-pattern: 'e/[a||b]'", "read in two ways"),
         (f"issuer: '{ISSUER}', identity-pattern: '{'a' * 501}'", "longer than"),
     ],
 )
