@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
@@ -19,9 +20,16 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
 def busybox_image(
-    path: Path, tag: str, command: Sequence[str], files: Mapping[str, bytes] | None = None
+    path: Path,
+    tag: str,
+    command: Sequence[str],
+    files: Mapping[str, bytes] | None = None,
+    kind: Literal["Cmd", "Entrypoint"] = "Cmd",
 ) -> Descriptor:
-    """Write an image of busybox and some files into the layout at ``path`` under ``tag``."""
+    """Write an image of busybox and some files into the layout at ``path`` under ``tag``.
+
+    ``kind``: whether a pod's arguments replace the command, or come after it.
+    """
     layout = Layout.create(path)
     contents = {"bin/busybox": BUSYBOX.read_bytes(), **(files or {})}
     data = _layer(contents)
@@ -30,7 +38,7 @@ def busybox_image(
     config = {
         "architecture": architecture,
         "os": system,
-        "config": {"Cmd": list(command), "Env": ["PATH=/bin"]},
+        "config": {kind: list(command), "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(data))]},
         "history": [{"created_by": "busybox"}],
     }

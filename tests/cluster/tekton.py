@@ -35,7 +35,7 @@ _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 _MODULE = "github.com/tektoncd/pipeline"
 _WEBHOOK_SERVICE = "tekton-pipelines-webhook"
 _WEBHOOK_ADDRESS = "10.96.0.20"
-_WEBHOOK_PORT = 8443
+_WEBHOOK_PORT = 9443
 _CONFIGURATION = (
     *("config-defaults", "config-events", "config-feature-flags", "config-info"),
     *("config-leader-election-controller", "config-leader-election-webhook", "config-logging"),
