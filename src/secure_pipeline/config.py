@@ -20,6 +20,10 @@ from secure_pipeline.files import read_bounded
 from secure_pipeline.findings import Severity
 
 FILE_NAME = "secure-pipeline.yaml"
+_FILES = re.compile(r"(?:/[A-Za-z0-9._+!~@=*?-]+)+")
+MAX_FILE_PATTERNS = 16
+MAX_WILDCARDS = 6
+"""In one pattern."""
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*\Z")
 
 
@@ -121,8 +125,22 @@ class BuildConfig:
         "Base images by the name that FROM uses: an OCI layout directory made by 'base'.",
         factory=dict,
     )
+    files: tuple[str, ...] = field(
+        "Files of the image that are signed on their own: absolute paths, with * and ? inside "
+        "one name and ** across directories. Each must match a plain file.",
+        default=(),
+    )
     network: Network = field("What RUN steps may reach.", default=Network.HOST)
     timeout: timedelta = field("Longest time for the build.", default=timedelta(minutes=30))
+
+    def __post_init__(self) -> None:
+        if len(self.files) > MAX_FILE_PATTERNS:
+            raise ValueError(f"files has {len(self.files)} patterns; limit {MAX_FILE_PATTERNS}")
+        for pattern in self.files:
+            if not _FILES.fullmatch(pattern) or {".", ".."} & {*pattern.split("/")}:
+                raise ValueError(f"files: {pattern[:80]!r} is no path such as /opt/wheel/*.whl")
+            if sum(pattern.count(sign) for sign in "*?") > MAX_WILDCARDS or len(pattern) > 200:
+                raise ValueError(f"files: {pattern[:80]!r} is too long, or has too many signs")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def open_plain(path: Path) -> BinaryIO:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise VerificationFailed("missing from the layout", where=str(path)) from None
+        raise VerificationFailed("missing", where=str(path)) from None
     except OSError as error:
         raise VerificationFailed(f"cannot be read: {error.strerror}", where=str(path)) from None
     stream = os.fdopen(handle, "rb")

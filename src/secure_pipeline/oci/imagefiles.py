@@ -81,6 +81,10 @@ class ImageFile:
         """The last part of the path."""
         return posixpath.basename(self.path)
 
+    def to_json(self) -> dict[str, Any]:
+        """As the result of a build names it."""
+        return {"path": self.path, "digest": str(self.digest), "size": self.size}
+
 
 def take_files(
     layout: Layout, image: Digest, patterns: Sequence[str], into: Path | None = None

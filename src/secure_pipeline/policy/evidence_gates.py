@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from secure_pipeline import shape
+from secure_pipeline.attestations.fileform import is_of_file
 from secure_pipeline.attestations.predicates import (
     COSIGN_VULN,
     NAMESPACE,
@@ -42,6 +43,8 @@ class Bench:
     now: datetime
     vex: tuple[vex.Statement, ...] = ()
     """Of the documents that the policy names."""
+    of_file: bool = False
+    """Whether a file is judged, and no image."""
 
 
 Gate = Callable[[Item, Bench], tuple[Rule, ...]]
@@ -137,6 +140,8 @@ def _counts(value: object) -> dict[Severity, int] | None:
 def _relaxations(item: Item, bench: Bench) -> tuple[Rule, ...]:
     """Build rules that were switched off are switched off in this policy too."""
     definition = shape.member(item.statement.predicate, "buildDefinition", dict, item.type)
+    if is_of_file(item.statement.predicate) and not bench.of_file:
+        return (wrong("build-rules", f"{item.title} is about a file, no image", (item.digest,)),)
     internal = shape.optional(definition, "internalParameters", dict, item.type) or {}
     relaxed = shape.optional(internal, "relaxedRules", dict, item.type)
     digests = (item.digest,)

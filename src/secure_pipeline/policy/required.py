@@ -38,7 +38,7 @@ def _required(
     members: Sequence[Item],
     found: EvidenceSet,
 ) -> Rule:
-    matches = [item for item in members if _answers(requirement, item)]
+    matches = [item for item in members if answers(requirement, item)]
     if not matches:
         return wrong("required", f"{requirement.title} is missing{_elsewhere(requirement, found)}")
     objections = [(item, _objection(requirement, item, now)) for item in matches]
@@ -78,7 +78,8 @@ def _age_rule(requirement: Requirement, item: Item, now: datetime) -> Rule | Non
     return None
 
 
-def _answers(requirement: Requirement, item: Item) -> bool:
+def answers(requirement: Requirement, item: Item) -> bool:
+    """Tell whether a statement is of the type, and the name, that a requirement names."""
     return item.type == requirement.predicate and requirement.name in (None, item.name)
 
 
@@ -87,7 +88,7 @@ def _elsewhere(requirement: Requirement, found: EvidenceSet) -> str:
     runs = {
         item.run.run_id[:64] if item.run else "no run"
         for item in found.items
-        if _answers(requirement, item)
+        if answers(requirement, item)
     }
     if runs:
         return f" in this run (there is one of {', '.join(sorted(runs))})"

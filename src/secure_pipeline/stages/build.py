@@ -30,6 +30,9 @@ from secure_pipeline.errors import ConfigError, ExitCode
 from secure_pipeline.events import OnEvent, Progress
 from secure_pipeline.files import digest_of
 from secure_pipeline.findings import Finding, Ignored, Kind, Location, Severity
+from secure_pipeline.oci.digest import Digest
+from secure_pipeline.oci.imagefiles import FilesRefused, ImageFile, take_files
+from secure_pipeline.oci.layout import Layout
 from secure_pipeline.policy.document import BuildGate, Relaxation
 from secure_pipeline.ports import (
     Builder,
@@ -81,9 +84,9 @@ class _Examined:
 
 
 def build(inputs: BuildInputs, builder: Builder, clock: Clock, on_event: OnEvent) -> StageResult:
-    """Check, build, and return the image's digest with its provenance.
+    """Check, build, and return the image's digest with its provenance, and its files' digests.
 
-    FAIL with exit code 12 where a rule is broken, 10 where a step fails.
+    FAIL with exit code 12 where a rule is broken, 10 where a step fails or the image lacks a file.
     Raises: ConfigError (a Dockerfile that does not parse, a path outside the repository),
     Unavailable, Inconclusive (the builder was killed or timed out), Interrupted.
     """
@@ -98,9 +101,10 @@ def build(inputs: BuildInputs, builder: Builder, clock: Clock, on_event: OnEvent
         return _denied(examined, times)
     try:
         outcome = builder.build(examined.request, on_event)
+        files = _files(inputs, outcome)
     except BuildFailed as error:
         return _failed(examined, error, times)
-    return _passed(inputs, examined, outcome, times)
+    return _passed(inputs, examined, outcome, files, times)
 
 
 def context_digest(root: Path, config: BuildConfig, ignore: tuple[str, ...]) -> str:
@@ -216,6 +220,19 @@ def _denied(examined: _Examined, times: _Times) -> StageResult:
     )
 
 
+def _files(inputs: BuildInputs, outcome: BuildOutcome) -> tuple[ImageFile, ...]:
+    """The files of the image that are signed on their own. Raises: BuildFailed if one lacks."""
+    if not inputs.config.files:
+        return ()
+    try:
+        layout, digest = Layout.open(inputs.layout), Digest.parse(outcome.digest)
+        return take_files(layout, digest, inputs.config.files)
+    except FilesRefused as error:
+        raise BuildFailed(
+            str(error), where="build.files", steps=outcome.steps, log=outcome.log
+        ) from None
+
+
 def _failed(examined: _Examined, error: BuildFailed, times: _Times) -> StageResult:
     tail = error.log.decode("utf-8", "replace").strip().splitlines()[-LOG_LINES:]
     return times.result(
@@ -229,7 +246,11 @@ def _failed(examined: _Examined, error: BuildFailed, times: _Times) -> StageResu
 
 
 def _passed(
-    inputs: BuildInputs, examined: _Examined, outcome: BuildOutcome, times: _Times
+    inputs: BuildInputs,
+    examined: _Examined,
+    outcome: BuildOutcome,
+    files: tuple[ImageFile, ...],
+    times: _Times,
 ) -> StageResult:
     predicate = provenance(
         inputs.config,
@@ -241,16 +262,18 @@ def _passed(
             engine=inputs.engine,
             relaxed={rule.rule: rule.reason for _, rule in examined.relaxed},
             outcome=outcome,
+            files=files,
             started=times.started,
             finished=times.clock.now(),
         ),
     )
     steps = _step_figures(outcome.steps)
     relaxed = f"; {len(examined.relaxed)} refusals relaxed" if examined.relaxed else ""
+    named = f"; {len(files)} files to sign" if files else ""
     return times.result(
         Verdict.PASS,
         f"{outcome.digest}: {steps['steps_executed']} steps executed, "
-        f"{steps['steps_cached']} from the cache{relaxed}",
+        f"{steps['steps_cached']} from the cache{relaxed}{named}",
         findings=_findings(examined),
         evidence=(Evidence(predicates.PROVENANCE, predicate),),
         reports=(
@@ -264,6 +287,7 @@ def _passed(
             "bases": {base.name: base.digest for base in outcome.bases},
             "base_layers": sorted({layer for base in outcome.bases for layer in base.layers}),
             "builder": f"{outcome.tool.name} {outcome.tool.version}",
+            "files": [file.to_json() for file in files],
             **_common_figures(examined),
             **steps,
         },

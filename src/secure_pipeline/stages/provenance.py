@@ -13,6 +13,7 @@ from secure_pipeline.dockerfile.context import Context
 from secure_pipeline.dockerfile.parser import Dockerfile
 from secure_pipeline.dockerfile.secrets import secret_name, secret_shape
 from secure_pipeline.files import sha256_bytes
+from secure_pipeline.oci.imagefiles import ImageFile
 from secure_pipeline.ports import BuildOutcome, SourceState
 from secure_pipeline.shape import rfc3339
 
@@ -30,6 +31,8 @@ class BuildFacts:
     relaxed: Mapping[str, str]
     """Rules that the policy switched off and that mattered, with the reasons."""
     outcome: BuildOutcome
+    files: tuple[ImageFile, ...]
+    """Files of the image that are signed on their own too."""
     started: datetime
     finished: datetime
 
@@ -117,7 +120,10 @@ def _byproducts(facts: BuildFacts) -> list[dict[str, Any]]:
         }
         for stage in facts.dockerfile.stages
     ]
-    return [log, *stages]
+    files = [
+        {"name": f"file {file.path}", "digest": _digest(str(file.digest))} for file in facts.files
+    ]
+    return [log, *stages, *files]
 
 
 def _digest(text: str) -> dict[str, str]:

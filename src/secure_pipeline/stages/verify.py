@@ -39,7 +39,7 @@ from secure_pipeline.stages.result import Evidence, Report, StageResult, Verdict
 
 STAGE = "verify"
 SLSA_VERSION = "1.2"
-_VERDICTS = {
+VERDICTS = {
     Outcome.ALLOW: Verdict.PASS,
     Outcome.DENY: Verdict.FAIL,
     Outcome.UNDETERMINED: Verdict.INCONCLUSIVE,
@@ -93,12 +93,12 @@ def examine(inputs: VerifyInputs, clock: Clock, on_event: OnEvent) -> tuple[Stag
     vsa = make_vsa(inputs, decision, answer, started)
     result = StageResult(
         stage=STAGE,
-        verdict=_VERDICTS[decision.outcome],
+        verdict=VERDICTS[decision.outcome],
         summary=_summary(decision, answer),
         started=started,
         finished=clock.now(),
         seconds=clock.monotonic() - begun,
-        reasons=tuple(_reason(rule) for rule in decision.objections),
+        reasons=tuple(reason(rule) for rule in decision.objections),
         evidence=(Evidence(VSA, vsa),) if vsa else (),
         reports=_reports(inputs, decision, answer, vsa),
         figures=_figures(inputs, decision, answer),
@@ -206,6 +206,11 @@ def _summary(decision: Decision, answer: Answer) -> str:
             f"verified: all {len(decision.rules)} rules allow, "
             f"{len(answer.used)} statements, {whose}"
         )
+    return refusal(decision)
+
+
+def refusal(decision: Decision) -> str:
+    """Return why a decision does not allow, in one line."""
     objections = decision.objections
     if not objections:
         return "refused: no rule was evaluated"
@@ -215,7 +220,8 @@ def _summary(decision: Decision, answer: Answer) -> str:
     return f"{words}: {objections[0].why}{more}{hint}"
 
 
-def _reason(rule: Rule) -> str:
+def reason(rule: Rule) -> str:
+    """A rule that did not allow, in one line."""
     return f"{rule.id}: {rule.why}" + (f" (hint: {rule.hint})" if rule.hint else "")
 
 
