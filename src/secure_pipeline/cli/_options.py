@@ -141,3 +141,14 @@ DatabaseOption = Annotated[
         envvar="SECURE_PIPELINE_DATABASE",
     ),
 ]
+OneImageArgument = Annotated[
+    str, typer.Argument(metavar="IMAGE", help="[HOST/]NAME@sha256:DIGEST. Never a tag.")
+]
+LayoutOption = Annotated[Path | None, typer.Option("--layout", help="OCI layout that holds IMAGE.")]
+LayersOption = Annotated[
+    bool, typer.Option("--layers", help="Hash the layers of an image in a registry too.")
+]
+PublicKeysOption = Annotated[
+    list[Path] | None,
+    typer.Option("--key", help="Public key (PEM) to trust besides the policy's keys."),
+]

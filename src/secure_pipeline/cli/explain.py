@@ -12,8 +12,11 @@ from secure_pipeline.cli._options import (
     IdentityOption,
     IssuerOption,
     JsonOption,
+    LayersOption,
+    LayoutOption,
     PlainHttpOption,
     PolicyOption,
+    PublicKeysOption,
     RealmOption,
     RegistryCaOption,
     RunOption,
@@ -36,19 +39,12 @@ def explain(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the same as one self-contained page.")
     ] = None,
-    key: Annotated[
-        list[Path] | None,
-        typer.Option("--key", help="Public key (PEM) to trust besides the policy's keys."),
-    ] = None,
+    key: PublicKeysOption = None,
     identity: IdentityOption = None,
     issuer: IssuerOption = None,
     trust_root: TrustRootOption = None,
-    layout: Annotated[
-        Path | None, typer.Option("--layout", help="OCI layout that holds IMAGE.")
-    ] = None,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Hash the layers of an image in a registry too.")
-    ] = False,
+    layout: LayoutOption = None,
+    layers: LayersOption = False,
     config: ConfigOption = None,
     policy: PolicyOption = None,
     state: StateOption = None,

@@ -10,6 +10,7 @@ import typer
 from secure_pipeline.cli._options import (
     ConfigOption,
     JsonOption,
+    LayoutOption,
     PlainHttpOption,
     RealmOption,
     RegistryCaOption,
@@ -28,9 +29,7 @@ def interop(
             help="[HOST/]NAME@sha256:DIGEST; the image of the latest run by default.",
         ),
     ] = None,
-    layout: Annotated[
-        Path | None, typer.Option("--layout", help="OCI layout that holds IMAGE.")
-    ] = None,
+    layout: LayoutOption = None,
     key: Annotated[
         Path | None,
         typer.Option("--key", help="Public key (PEM) that the readers are given."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,9 +9,12 @@ import typer
 from secure_pipeline.cli._options import (
     ConfigOption,
     JsonOption,
+    LayoutOption,
     LedgerOption,
+    OneImageArgument,
     PlainHttpOption,
     PolicyOption,
+    PublicKeysOption,
     RealmOption,
     RegistryCaOption,
     StateOption,
@@ -29,10 +31,6 @@ app = typer.Typer(
     help="Images that must not serve, until a release is signed.", no_args_is_help=True
 )
 
-ImageArgument = Annotated[
-    str, typer.Argument(metavar="IMAGE", help="[HOST/]NAME@sha256:DIGEST. Never a tag.")
-]
-LayoutOption = Annotated[Path | None, typer.Option("--layout", help="OCI layout that holds IMAGE.")]
 SigningKeyOption = Annotated[str, typer.Option("--key", help="URI of the key that signs it.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, in a line; it is signed.")]
 
@@ -43,10 +41,7 @@ def list_(
         list[str],
         typer.Argument(metavar="IMAGE...", help="[HOST/]NAME@sha256:DIGEST. Never a tag."),
     ],
-    key: Annotated[
-        list[Path] | None,
-        typer.Option("--key", help="Public key (PEM) to trust besides the policy's keys."),
-    ] = None,
+    key: PublicKeysOption = None,
     layout: LayoutOption = None,
     config: ConfigOption = None,
     policy: PolicyOption = None,
@@ -80,7 +75,7 @@ def list_(
 
 @app.command()
 def add(
-    image: ImageArgument,
+    image: OneImageArgument,
     reason: ReasonOption,
     key: SigningKeyOption,
     layout: LayoutOption = None,
@@ -114,7 +109,7 @@ def add(
 
 @app.command()
 def release(
-    image: ImageArgument,
+    image: OneImageArgument,
     reason: ReasonOption,
     key: SigningKeyOption,
     statement: Annotated[

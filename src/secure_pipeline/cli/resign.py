@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,9 @@ import typer
 from secure_pipeline.cli._options import (
     ConfigOption,
     JsonOption,
+    LayoutOption,
     LedgerOption,
+    OneImageArgument,
     PlainHttpOption,
     PolicyOption,
     RealmOption,
@@ -21,17 +22,13 @@ from secure_pipeline.errors import ExitCode
 
 
 def resign(
-    image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="[HOST/]NAME@sha256:DIGEST. Never a tag.")
-    ],
+    image: OneImageArgument,
     key: Annotated[str, typer.Option("--key", help="URI of the new key.")],
     old: Annotated[
         str | None,
         typer.Option("--old", help="Id, in the policy, of the key that it takes the place of."),
     ] = None,
-    layout: Annotated[
-        Path | None, typer.Option("--layout", help="OCI layout that holds IMAGE.")
-    ] = None,
+    layout: LayoutOption = None,
     config: ConfigOption = None,
     policy: PolicyOption = None,
     state: StateOption = None,
