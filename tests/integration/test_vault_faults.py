@@ -23,6 +23,7 @@ from fakes.faultproxy import (
 )
 from fakes.vaultserver import RealVault, real_vault
 from secure_pipeline.adapters.clock import SystemClock
+from secure_pipeline.adapters.identitytoken import GithubJob
 from secure_pipeline.adapters.vault import TokenRule, VaultSession
 from secure_pipeline.adapters.vaulthealth import STATES
 from secure_pipeline.adapters.vaultlogin import AppRole, GithubRole, JwtRole, Login, log_in
@@ -501,7 +502,7 @@ def test_github_tokens_are_asked_for_without_leaving_their_host(vault: RealVault
     with fault_proxy() as github, fault_proxy() as thief:
         wire = VaultWire(VaultServer(vault.address, seconds=2.0, plain_http=True), SystemClock())
         url = f"http://{github.host}/token?api-version=2.0"
-        login = GithubRole("signer", url, "bearer-value", audience="vault")
+        login = GithubRole("signer", GithubJob(url, "bearer-value"), audience="vault")
         github.on("GET", "/token", answer(302, Location=f"http://{thief.host}/"), times=1)
         with pytest.raises(Unavailable, match="redirects") as caught:
             log_in(wire, login, 900)

@@ -12,6 +12,7 @@ from fakes.faultproxy import FaultProxy, answer, fault_proxy
 from fakes.issuer import ISSUER, SUBJECT, Issuer
 from fakes.vaultserver import SIGNING_POLICY, RealVault, real_vault
 from secure_pipeline.adapters.clock import SystemClock
+from secure_pipeline.adapters.identitytoken import GithubJob
 from secure_pipeline.adapters.vault import VaultSession
 from secure_pipeline.adapters.vaultlogin import GithubRole, JwtRole, KubernetesRole, Login
 from secure_pipeline.adapters.vaultpending import PendingTokens
@@ -99,7 +100,7 @@ def test_github_gives_the_token_that_logs_in(
         body = json.dumps({"count": 1, "value": issuer.token()}).encode()
         github.on("GET", "/token", answer(200, body))
         url = f"http://{github.host}/token?api-version=2.0"
-        login = GithubRole("signer", url, "request-token", audience="vault")
+        login = GithubRole("signer", GithubJob(url, "request-token"), audience="vault")
         with session(vault, login, tmp_path) as open_session:
             assert VaultTransitSigner(open_session, KEY).version == 1
         assert [item.path for item in github.seen] == ["/token?api-version=2.0&audience=vault"]

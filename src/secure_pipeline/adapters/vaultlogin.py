@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
 from hvac.api import auth_methods
 
-from secure_pipeline.adapters.http import Grant, HttpLimits, Origin, Transport
+from secure_pipeline.adapters.identitytoken import GithubJob, github_token
 from secure_pipeline.adapters.vaultwire import Refused, VaultWire, check_path
-from secure_pipeline.errors import ConfigError, Unavailable, VerificationFailed
+from secure_pipeline.errors import VerificationFailed
 from secure_pipeline.policy.rotation import Issued, read_moment
-from secure_pipeline.shape import member, optional, parse_object
-
-_TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
-_MAX_JWT_ANSWER = 64 << 10
+from secure_pipeline.shape import member, optional
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,7 @@ class GithubRole:
     """Like JwtRole; the token is asked for where GitHub Actions gives it out."""
 
     role: str
-    url: str = field(repr=False)
-    bearer: str = field(repr=False)
+    job: GithubJob
     audience: str = ""
     mount: str = "jwt"
 
@@ -101,14 +95,6 @@ class Auth:
     """Of an AppRole, the secret-id and when it was made."""
 
 
-def check_text(text: str, what: str, where: str) -> str:
-    """Return one token without the line's end. Raises: ConfigError, never quoting it."""
-    stripped = text.strip()
-    if not _TOKEN.fullmatch(stripped):
-        raise ConfigError(f"holds no {what}", where=where)
-    return stripped
-
-
 def log_in(wire: VaultWire, login: Login, maximum: int) -> Auth:
     """Log in. Nothing is repeated that can be done once only.
 
@@ -126,7 +112,7 @@ def log_in(wire: VaultWire, login: Login, maximum: int) -> Auth:
     if isinstance(login, KubernetesRole):
         answer = auth_methods.Kubernetes(wire).login(login.role, login.jwt, False, login.mount)
     else:
-        jwt = login.jwt if isinstance(login, JwtRole) else _github_token(login, wire)
+        jwt = login.jwt if isinstance(login, JwtRole) else _asked_for(login, wire)
         answer = auth_methods.JWT(wire).jwt_login(
             login.role, jwt, use_token=False, path=login.mount
         )
@@ -172,26 +158,8 @@ def _stolen(message: str, error: Refused, where: str) -> VerificationFailed:
     )
 
 
-def _github_token(login: GithubRole, wire: VaultWire) -> str:
-    """Ask GitHub Actions for this job's token."""
-    origin = Origin.of(login.url)
-    where = f"{origin.scheme}://{origin.host}"
-    limits = HttpLimits(total=wire.server.seconds, redirects=0)
-    transport = Transport(wire.transport.clock, limits=limits)
-    separator = "&" if "?" in login.url else "?"
-    query = urlencode({"audience": login.audience}) if login.audience else ""
-    url = f"{login.url}{separator}{query}" if query else login.url
-    grant = Grant(origin, f"bearer {login.bearer}")
-    with transport.request("GET", url, grant=grant) as answer:
-        if answer.status != 200:
-            raise Unavailable(
-                f"no identity token: answer {answer.status}",
-                where=where,
-                hint="the job needs 'permissions: id-token: write'",
-            )
-        data = answer.read(_MAX_JWT_ANSWER)
-    value = member(parse_object(data, where, limit=_MAX_JWT_ANSWER), "value", str, where)
-    return check_text(value, "identity token", where)
+def _asked_for(login: GithubRole, wire: VaultWire) -> str:
+    return github_token(login.job, login.audience, wire.transport.clock, wire.server.seconds)
 
 
 def _person(wire: VaultWire, login: PersonToken, maximum: int) -> Auth:

@@ -23,6 +23,7 @@ from secure_pipeline.wiring.auditing import ledger_path, open_ledger
 from secure_pipeline.wiring.options import Options, World
 
 if TYPE_CHECKING:
+    from secure_pipeline.adapters.identitytoken import GithubJob
     from secure_pipeline.adapters.vault import TokenRule, VaultSession
     from secure_pipeline.adapters.vaultlogin import Login
     from secure_pipeline.adapters.vaultpending import PendingToken
@@ -234,15 +235,23 @@ def _default_login(environment: Mapping[str, str]) -> str:
 def _github(environment: Mapping[str, str], mount: str) -> Login:
     from secure_pipeline.adapters import vaultlogin
 
-    url = environment.get("ACTIONS_ID_TOKEN_REQUEST_URL")
-    bearer = environment.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
-    if not url or not bearer:
+    job = github_job(environment)
+    if job is None:
         raise UsageError(
             "this job has no identity token to ask for",
             hint="give the job 'permissions: id-token: write'",
         )
     audience = environment.get(f"{PREFIX}AUDIENCE", "")
-    return vaultlogin.GithubRole(_needed(environment, "ROLE"), url, bearer, audience, mount)
+    return vaultlogin.GithubRole(_needed(environment, "ROLE"), job, audience, mount)
+
+
+def github_job(environment: Mapping[str, str]) -> GithubJob | None:
+    """Where this job of GitHub Actions asks for its token; None if it may not, or is none."""
+    from secure_pipeline.adapters.identitytoken import GithubJob
+
+    url = environment.get("ACTIONS_ID_TOKEN_REQUEST_URL")
+    bearer = environment.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+    return GithubJob(url, bearer) if url and bearer else None
 
 
 def _person(environment: Mapping[str, str], directory: Path) -> str:
@@ -264,7 +273,7 @@ def _needed(environment: Mapping[str, str], name: str) -> str:
 
 
 def _secret(path: Path, what: str) -> str:
-    from secure_pipeline.adapters.vaultlogin import check_text
+    from secure_pipeline.adapters.identitytoken import check_text
 
     data = read_bounded(path, _MAX_TOKEN_FILE)
     return check_text(data.decode("ascii", "replace"), what, str(path))
