@@ -9,19 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from secure_pipeline.attestations.author import author
 from secure_pipeline.audit import checkpoint
 from secure_pipeline.audit.entry import Outcome, Value
 from secure_pipeline.audit.log import FileLedger
 from secure_pipeline.audit.recording import recorded
 from secure_pipeline.events import OnEvent, Progress
-from secure_pipeline.keys.verify import PublicKey
 from secure_pipeline.oci.layout import Layout
-from secure_pipeline.policy.document import Algorithm
-from secure_pipeline.ports import Clock, SecretUse, Signer
+from secure_pipeline.ports import AnySigner, Clock, SecretUse
 from secure_pipeline.stages import sign
 from secure_pipeline.stages.result import StageResult, Verdict
 
 _FILE = "file:"
+_ENDED = ("keyId", "identity", "issuer", "certificate", "logIndex", "seal", "statements")
+"""What the ledger keeps of a signing: the key, or instead of one the identity."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Recording:
 def sign_recorded(
     inputs: sign.SignInputs,
     recording: Recording,
-    open_signer: Callable[[], Signer],
+    open_signer: Callable[[], AnySigner],
     clock: Clock,
     on_event: OnEvent,
 ) -> StageResult:
@@ -59,26 +60,25 @@ def sign_recorded(
     return result
 
 
-def _opened(recording: Recording, run: str, open_signer: Callable[[], Signer]) -> Signer:
+def _opened(recording: Recording, run: str, open_signer: Callable[[], AnySigner]) -> AnySigner:
     """Open the key. One in a file is decrypted here; other stores record what they do."""
     if not recording.key.startswith(_FILE):
         return open_signer()
     use = SecretUse("fetch", sign.STAGE, recording.key, run)
     with recorded(recording.ledger, use) as details:
         signer = open_signer()
-        algorithm = Algorithm(signer.algorithm)
-        details["keyId"] = PublicKey("signer", algorithm, signer.public_key_der).hint
+        details["keyId"] = author(signer).figures([])["key"]
     return signer
 
 
 def _outcome(result: StageResult) -> dict[str, Value]:
     if result.verdict is not Verdict.PASS:
         return {"outcome": Outcome.REFUSED.value, "reason": result.summary}
-    names = {"key": "keyId", "seal": "seal", "statements": "statements"}
-    return {name: result.figures[figure] for figure, name in names.items()}
+    figures = {"keyId": result.figures.get("key"), **result.figures}
+    return {name: figures[name] for name in _ENDED if figures.get(name) is not None}
 
 
-def _anchor(inputs: sign.SignInputs, recording: Recording, signer: Signer, clock: Clock) -> None:
+def _anchor(inputs: sign.SignInputs, recording: Recording, signer: AnySigner, clock: Clock) -> None:
     """Sign the head, which holds all of this run so far, and put it where it is safe."""
     use = SecretUse("sign", sign.STAGE, "ledger", inputs.context.run_id, {"key": recording.key})
     with recorded(recording.ledger, use) as details:

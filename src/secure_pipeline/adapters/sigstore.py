@@ -41,7 +41,8 @@ from secure_pipeline.keys.certificate import read_claim
 from secure_pipeline.ports import Certified
 
 PRODUCTION = "the trust root of the public Sigstore instance"
-_PRODUCTION_FILE = "_store/https%3A%2F%2Ftuf-repo-cdn.sigstore.dev/trusted_root.json"
+PRODUCTION_STORE = "_store/https%3A%2F%2Ftuf-repo-cdn.sigstore.dev"
+"""The library's own copy of what the public instance publishes."""
 _ENTRIES = {("dsse", "0.0.1"), ("hashedrekord", "0.0.1"), ("hashedrekord", "0.0.2")}
 """Kinds of log entries that bind payload, key and signature in a way that is checked."""
 _HINT = "name a current trusted_root.json as 'trust-root' of the policy"
@@ -69,6 +70,11 @@ class SigstoreVerifier:
         self._root = _read_root(data, PRODUCTION if root is None else where, now)
         self._verifiers: dict[tuple[bytes, ...], _Verifier] = {}
         self._lock = threading.Lock()
+
+    @property
+    def root(self) -> TrustedRoot:
+        """The whole trust root."""
+        return TrustedRoot(self._root)
 
     def verify(self, bundle: bytes, payload: bytes) -> Certified:
         """Implement ``IdentityVerifier.verify``; threads may share it."""
@@ -185,7 +191,7 @@ def _has_proof(entry: dict[str, Any]) -> bool:
 
 def _production() -> bytes:
     """The library's own copy: no cache of this machine, no network."""
-    return (resources.files("sigstore") / _PRODUCTION_FILE).read_bytes()
+    return (resources.files("sigstore") / PRODUCTION_STORE / "trusted_root.json").read_bytes()
 
 
 def _read_root(data: bytes, where: str, now: datetime) -> RawRoot:

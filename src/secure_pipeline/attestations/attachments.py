@@ -81,12 +81,13 @@ def attach(
     layout: Layout,
     image: Descriptor,
     subject_name: str,
-    envelopes: Sequence[tuple[bytes, str]],
+    envelopes: Sequence[tuple[bytes | dsse.Envelope, str]],
     public_key_der: bytes,
     created: datetime,
 ) -> None:
     """Attach envelopes with their predicate types, in both layouts, in one step.
 
+    Those that a bundle alone proves are attached as that bundle only.
     What is attached already, by payload and signature, is not attached again. Another
     writer's attachments stay (SIG-29).
     Raises: VerificationFailed if an envelope is malformed, about another image, or not there
@@ -98,7 +99,8 @@ def attach(
         _attach_att(layout, edit, image, attested)
     for place in ("bundle", "att"):
         present = {_identity(item.envelope) for item in _read(layout, image.digest, {place})}
-        if any(_identity(item.envelope) not in present for item in attested):
+        wanted = [a.envelope for a in attested if place == "bundle" or not a.envelope.proof]
+        if any(_identity(envelope) not in present for envelope in wanted):
             raise VerificationFailed(f"an attachment is not in the {place} layout afterwards")
 
 
@@ -134,8 +136,8 @@ def bundle_spots(
             yield descriptor.digest, manifest.layers[0]
 
 
-def _attested(data: bytes, kind: str, image: Digest, subject_name: str) -> Attested:
-    envelope = dsse.parse_envelope(data)
+def _attested(data: bytes | dsse.Envelope, kind: str, image: Digest, subject_name: str) -> Attested:
+    envelope = dsse.parse_envelope(data) if isinstance(data, bytes) else data
     statement = parse_statement(envelope.payload)
     statement.require_type(kind)
     if [item.name for item in statement.subjects] != [subject_name]:

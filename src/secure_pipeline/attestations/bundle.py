@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,6 +50,44 @@ class Bundle:
     envelope: dsse.Envelope
     certificate: bytes | None
     """DER; nothing in it is believed before the whole bundle was verified."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a keyless signature is noted."""
+
+    certificate: bytes
+    """DER."""
+    index: int
+    """In the log."""
+
+
+def proven(data: bytes, where: str = "bundle") -> dsse.Envelope:
+    """Return the envelope of a bundle of a certificate, which goes with it as its proof.
+
+    Raises: like ``read_bundle``; VerificationFailed for the bundle of a key.
+    """
+    found = read_bundle(data, where)
+    if found.certificate is None:
+        raise VerificationFailed("no certificate signed it", where=where)
+    return replace(found.envelope, proof=data)
+
+
+def read_entry(data: bytes, where: str = "bundle") -> Entry:
+    """Return certificate and log index of a bundle that was verified.
+
+    Raises: VerificationFailed.
+    """
+    value = shape.parse_object(data, where, limit=MAX_BUNDLE_BYTES)
+    material = shape.member(value, "verificationMaterial", dict, where)
+    certificate = _certificate(material, where)
+    entries = shape.objects(material, "tlogEntries", where, limit=MAX_CHAIN)
+    if certificate is None or not entries:
+        raise VerificationFailed("no certificate, or no log entry", where=where)
+    index = shape.member(entries[0], "logIndex", str, where)
+    if not re.fullmatch(r"[0-9]{1,18}", index):
+        raise VerificationFailed("logIndex is no number", where=where)
+    return Entry(certificate, int(index))
 
 
 def parse_bundle(data: bytes, where: str = "bundle") -> dsse.Envelope:

@@ -38,6 +38,8 @@ class Envelope:
     signatures: tuple[EnvelopeSignature, ...]
     raw: bytes
     """The JSON it came as; for one out of a bundle, its members written anew."""
+    proof: bytes | None = None
+    """The Sigstore bundle that carries it, where a certificate signed; nothing else proves it."""
 
     @property
     def message(self) -> bytes:

@@ -52,11 +52,12 @@ def att_tag(image: Digest) -> str:
 def bundle_form(
     image: Descriptor, attested: Attested, public_key_der: bytes, created: datetime
 ) -> Form:
-    """Return the referrer manifest of one bundle.
+    """Return the referrer manifest of one bundle: the envelope's own, or one that a key proves.
 
     Raises: VerificationFailed if the envelope has not exactly one signature.
     """
-    data = bundle.make_bundle(attested.envelope.raw, public_key_der)
+    envelope = attested.envelope
+    data = envelope.proof or bundle.make_bundle(envelope.raw, public_key_der)
     layer = describe(data, bundle.MEDIA_TYPE)
     document = manifest_document(describe(EMPTY_BYTES, EMPTY_TYPE), [layer]) | {
         "artifactType": bundle.MEDIA_TYPE,
@@ -74,10 +75,10 @@ def bundle_form(
 def att_form(present: Manifest | None, attested: Sequence[Attested]) -> Form | None:
     """Return the ``.att`` manifest with these envelopes added; None if all are there already.
 
-    Layers that others wrote stay as they are.
+    Layers that others wrote stay as they are. What a bundle alone proves is left out.
     Raises: Inconclusive if cosign would no longer read it all.
     """
-    added = {Digest.of(item.envelope.raw): item for item in attested}
+    added = {Digest.of(item.envelope.raw): item for item in attested if not item.envelope.proof}
     layers = list(present.layers) if present else []
     for layer in layers:
         added.pop(layer.digest, None)

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from secure_pipeline.attestations import bundle, dsse
 from secure_pipeline.attestations.attachments import Limits, bundle_spots, check_spots
+from secure_pipeline.attestations.author import Maker
 from secure_pipeline.attestations.forms import (
     ENVELOPE_TYPE,
     Attested,
@@ -22,7 +23,6 @@ from secure_pipeline.attestations.forms import (
     bundle_form,
 )
 from secure_pipeline.errors import Unavailable, VerificationFailed
-from secure_pipeline.keys.verify import PublicKey
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.form import Form
 from secure_pipeline.oci.manifest import MANIFEST_TYPE, Descriptor, parse_manifest
@@ -52,10 +52,10 @@ def publish(
     target: Target,
     image: Descriptor,
     envelopes: Sequence[dsse.Envelope],
-    key: PublicKey,
+    key: Maker,
     created: datetime,
 ) -> Published:
-    """Attach envelopes that this key signed; what is there already is not added twice.
+    """Attach envelopes that this key or identity signed; none is added twice.
 
     Raises: VerificationFailed if an envelope is malformed, about another image or by another
     key; Inconclusive over the limits of readers; Unavailable, also if other writers keep
@@ -79,9 +79,7 @@ def publish(
 class _Publication:
     """One publication; remembers what each layer of either layout holds."""
 
-    def __init__(
-        self, target: Target, image: Descriptor, key: PublicKey, created: datetime
-    ) -> None:
+    def __init__(self, target: Target, image: Descriptor, key: Maker, created: datetime) -> None:
         self.target = target
         self.image = image
         self.key = key
@@ -109,7 +107,7 @@ class _Publication:
         found = self._look()
         self._learn(found)
         bundles = [d for d in self._wanted if self._forms[d][0] not in found.bundles]
-        att = [d for d in self._wanted if d not in found.att]
+        att = [d for d, w in self._wanted.items() if d not in found.att and not w.envelope.proof]
         for digest in bundles:
             self._write(self._forms[digest][1])
         if att:
@@ -143,9 +141,12 @@ class _Publication:
     def _envelope(self, layer: Descriptor, *, in_bundle: bool) -> dsse.Envelope | None:
         """Read an attachment; None for one that is none of ours, whatever is wrong with it."""
         data = self.target.read_blob(layer.digest, Limits().each, layer.size)
+        where = str(layer.digest)
         try:
+            if in_bundle and bundle.read_bundle(data, where).certificate is not None:
+                return bundle.proven(data, where)
             parse = bundle.parse_bundle if in_bundle else dsse.parse_envelope
-            envelope = parse(data, str(layer.digest))
+            envelope = parse(data, where)
         except VerificationFailed:
             return None
         if len(envelope.signatures) != 1:

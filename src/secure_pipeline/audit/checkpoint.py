@@ -17,6 +17,7 @@ from typing import Any
 from secure_pipeline import shape
 from secure_pipeline.attestations import dsse, predicates
 from secure_pipeline.attestations.attachments import attach, collect
+from secure_pipeline.attestations.author import author
 from secure_pipeline.attestations.predicates import RUN_MEMBER, RunContext
 from secure_pipeline.attestations.statement import make_statement, parse_statement
 from secure_pipeline.audit.entry import instant
@@ -28,8 +29,7 @@ from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.oci.store import Source
-from secure_pipeline.policy.document import Algorithm
-from secure_pipeline.ports import Clock, Signer
+from secure_pipeline.ports import AnySigner, Clock
 
 LEDGER_NAME = "ledger"
 """Name of the subject of a head that is about no image."""
@@ -54,12 +54,12 @@ def sign_head(
     head: Head,
     image: ImageReference | None,
     context: RunContext | None,
-    signer: Signer,
+    signer: AnySigner,
     clock: Clock,
 ) -> dsse.Envelope:
     """Sign a head, as evidence about an image or about the ledger alone.
 
-    Raises: VerificationFailed if the signature is not the signer's; what the signer raises.
+    Raises: like ``Author.sign``.
     """
     predicate: dict[str, Any] = {
         "origin": head.origin,
@@ -71,19 +71,20 @@ def sign_head(
         predicate[RUN_MEMBER] = predicates.to_json(context)
     name, digest = (image.name, image.digest) if image else (LEDGER_NAME, Digest(head.hash))
     payload = make_statement(name, digest, predicates.LEDGER_HEAD, predicate)
-    return _public(signer).sign(payload, signer)
+    (envelope,) = author(signer).sign([parse_statement(payload)])
+    return envelope
 
 
 def attach_head(
-    layout: Layout, image: ImageReference, envelope: dsse.Envelope, signer: Signer, clock: Clock
+    layout: Layout, image: ImageReference, envelope: dsse.Envelope, signer: AnySigner, clock: Clock
 ) -> None:
     """Attach a signed head to an image. Raises: like ``attachments.attach``."""
     attach(
         layout,
         layout.find(image.digest),
         image.name,
-        [(envelope.raw, predicates.LEDGER_HEAD)],
-        _public(signer).der,
+        [(envelope, predicates.LEDGER_HEAD)],
+        author(signer).der,
         clock.now(),
     )
 
@@ -155,7 +156,3 @@ def _checked(envelope: dsse.Envelope, keys: Sequence[PublicKey], where: str) -> 
         raise VerificationFailed("the head has no valid origin, seq and hash", where=where)
     taken = shape.timestamp(shape.member(predicate, "takenAt", str, where), where)
     return Checkpoint(Head(origin, seq, digest), taken, key.id, where)
-
-
-def _public(signer: Signer) -> PublicKey:
-    return PublicKey("signer", Algorithm(signer.algorithm), signer.public_key_der)

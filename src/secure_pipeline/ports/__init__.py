@@ -7,7 +7,7 @@ has a contract suite (tests/contracts) that its fake and its real implementation
 from __future__ import annotations
 
 from secure_pipeline.ports.canary import Alert, Metrics, Router, Routing, Series
-from secure_pipeline.ports.keys import Certified, IdentityVerifier, Signer
+from secure_pipeline.ports.keys import AnySigner, Certified, IdentityVerifier, KeylessSigner, Signer
 from secure_pipeline.ports.ledger import Ledger, SecretUse
 from secure_pipeline.ports.runtime import ChangedFile, ContainerKind, RunningContainer, Runtime
 from secure_pipeline.ports.stages import (
@@ -38,6 +38,7 @@ __all__ = [
     "AnalysisReport",
     "AnalysisRequest",
     "Analyzer",
+    "AnySigner",
     "BaseImage",
     "BuildFailed",
     "BuildOutcome",
@@ -50,6 +51,7 @@ __all__ = [
     "ContainerKind",
     "Database",
     "IdentityVerifier",
+    "KeylessSigner",
     "Ledger",
     "Metrics",
     "Router",

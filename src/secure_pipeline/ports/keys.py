@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Signer(Protocol):
     """A private key that signs, and the public key that checks it."""
 
@@ -32,6 +33,29 @@ class Certified:
     """URL of the OpenID Connect issuer that vouched for it."""
     signed_at: datetime
     """The earliest time, UTC, at which a log or an authority saw the signature."""
+
+
+class KeylessSigner(Protocol):
+    """Signs statements under a certificate of minutes that names who runs. Threads may share it."""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Identity and issuer that the certificate names, which is asked for if there is none.
+
+        Raises: Unavailable (a service, the identity token), VerificationFailed, ConfigError.
+        """
+
+    def sign(self, payload: bytes) -> bytes:
+        """Return a Sigstore bundle around an envelope of a statement, logged and dated.
+
+        Raises: like ``identity``; a bundle that does not verify is never returned.
+        """
+
+    def signed(self, bundle: bytes, payload: bytes) -> bool:
+        """Tell whether a bundle around this payload verifies and is of this identity."""
+
+
+AnySigner = Signer | KeylessSigner
 
 
 class IdentityVerifier(Protocol):

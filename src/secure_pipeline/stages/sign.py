@@ -7,41 +7,30 @@ Signing again uses what is there, so any number of kills ends in the same set.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from secure_pipeline.attestations import dsse, predicates
 from secure_pipeline.attestations.attachments import attach, collect
+from secure_pipeline.attestations.author import author
 from secure_pipeline.attestations.predicates import RunContext
 from secure_pipeline.attestations.seal import check_seal, parse_seal, seal_over
 from secure_pipeline.attestations.statement import Statement, make_statement, parse_statement
 from secure_pipeline.errors import ExitCode, VerificationFailed
 from secure_pipeline.events import OnEvent, Progress
-from secure_pipeline.keys.verify import PublicKey
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import Descriptor
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.oci.walk import check_image
-from secure_pipeline.policy.document import Algorithm
-from secure_pipeline.ports import Clock, Signer
+from secure_pipeline.ports import AnySigner, Clock
 from secure_pipeline.stages.result import Report, StageResult, Verdict
 
 _NO_FILE_NAME = re.compile(r"[^A-Za-z0-9.]+")
 STAGE = "sign"
 NEEDED = ("analyze", "test", "build", "scan")
 """Stages whose results are signed; all of them, each with PASS."""
-
-
-@runtime_checkable
-class StoredKey(Protocol):
-    """A signer whose key lies in a store that numbers its versions."""
-
-    @property
-    def figures(self) -> Mapping[str, str | int]:
-        """``keyUri`` and ``keyVersion``."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +47,14 @@ class SignInputs:
     """Predicate types that the policy requires; the seal promises them."""
 
 
-def sign(inputs: SignInputs, signer: Signer, clock: Clock, on_event: OnEvent) -> StageResult:
+def sign(inputs: SignInputs, signer: AnySigner, clock: Clock, on_event: OnEvent) -> StageResult:
     """Sign, attach and seal the evidence of one run.
 
     Returns FAIL or INCONCLUSIVE, having written nothing, if a stage result is missing or no
     PASS, has no evidence, or is about another image. Figures: ``digest``, ``statements``
-    (without the seal), ``seal`` (digest of its payload), ``key`` (the key's hint); of a key in a
-    store ``keyUri`` and ``keyVersion`` too.
+    (without the seal), ``seal`` (digest of its payload), and who signed: ``key`` (the key's hint),
+    of a key in a store ``keyUri`` and ``keyVersion`` too; without a key ``identity``, ``issuer``,
+    ``certificate`` and ``logIndex``.
     Raises: VerificationFailed (image altered; other evidence under this run's id),
     Unavailable, and what the signer raises.
     """
@@ -86,10 +76,12 @@ def sign(inputs: SignInputs, signer: Signer, clock: Clock, on_event: OnEvent) ->
     envelopes = session.statements()
     seal = session.seal(envelopes)
     count = len(envelopes)
+    figures = session.author.figures([*envelopes, seal])
+    by = f"with key {figures['key']}" if "key" in figures else f"by {figures['identity']}"
     return StageResult(
         stage=STAGE,
         verdict=Verdict.PASS,
-        summary=f"{count} statements signed, attached and sealed with key {session.key.hint}",
+        summary=f"{count} statements signed, attached and sealed {by}",
         started=started,
         finished=clock.now(),
         seconds=clock.monotonic() - begun,
@@ -98,8 +90,7 @@ def sign(inputs: SignInputs, signer: Signer, clock: Clock, on_event: OnEvent) ->
             "digest": str(inputs.image.digest),
             "statements": count,
             "seal": str(Digest.of(seal.payload)),
-            "key": session.key.hint,
-            **(signer.figures if isinstance(signer, StoredKey) else {}),
+            **figures,
         },
     )
 
@@ -107,12 +98,13 @@ def sign(inputs: SignInputs, signer: Signer, clock: Clock, on_event: OnEvent) ->
 class _Session:
     """One signing of one image."""
 
-    def __init__(self, inputs: SignInputs, signer: Signer, clock: Clock, on_event: OnEvent) -> None:
+    def __init__(
+        self, inputs: SignInputs, signer: AnySigner, clock: Clock, on_event: OnEvent
+    ) -> None:
         self.inputs = inputs
-        self.signer = signer
         self.clock = clock
         self.on_event = on_event
-        self.key = PublicKey("signer", Algorithm(signer.algorithm), signer.public_key_der)
+        self.author = author(signer)
         self.layout = Layout.open(inputs.layout)
         self._progress("hashing the image")
         self.image: Descriptor = check_image(self.layout, inputs.image.digest).descriptor
@@ -130,7 +122,7 @@ class _Session:
             for item in result.evidence
         ]
         self._refuse_others(payloads)
-        envelopes = [self._envelope(payload) for payload in dict.fromkeys(payloads)]
+        envelopes = self._envelopes(list(dict.fromkeys(payloads)))
         self._attach(envelopes)
         return envelopes
 
@@ -141,7 +133,7 @@ class _Session:
         seal = self._present_seal(statements, required)
         if seal is None:
             predicate = seal_over(statements, required, self.inputs.context, self.clock.now())
-            seal = self._envelope(self._payload(predicates.SEAL, predicate))
+            (seal,) = self._envelopes([self._payload(predicates.SEAL, predicate)])
         self._attach([seal])
         return seal
 
@@ -154,32 +146,36 @@ class _Session:
         image = self.inputs.image
         return make_statement(image.name, image.digest, predicate_type, predicate)
 
-    def _envelope(self, payload: bytes) -> dsse.Envelope:
-        """Return the envelope that is attached already, or sign; never an unchecked one."""
-        if payload in self.present:
-            return self.present[payload]
-        statement = self._statement(payload)
-        self._progress(f"signing {statement.predicate_type}")
-        return self.key.sign(payload, self.signer, statement.predicate_type)
+    def _envelopes(self, payloads: Sequence[bytes]) -> list[dsse.Envelope]:
+        """Return the envelopes that are attached already, or sign; never an unchecked one."""
+        wanted = [self._statement(item) for item in payloads if item not in self.present]
+        for statement in wanted:
+            self._progress(f"signing {statement.predicate_type}")
+        made = {item.payload: item for item in self.author.sign(wanted)}
+        return [self.present.get(item) or made[item] for item in payloads]
 
     def _attach(self, envelopes: Sequence[dsse.Envelope]) -> None:
-        typed = [(item.raw, self._statement(item.payload).predicate_type) for item in envelopes]
+        typed = [(item, self._statement(item.payload).predicate_type) for item in envelopes]
         attach(
             self.layout,
             self.image,
             self.inputs.image.name,
             typed,
-            self.key.der,
+            self.author.der,
             self.clock.now(),
         )
 
     def _present(self) -> dict[bytes, dsse.Envelope]:
-        """Payloads beside the image that this key signed, alone, with their envelopes."""
-        envelopes = (item.envelope for item in collect(self.layout, self.image.digest))
+        """Payloads beside the image that this author signed, alone, with their envelopes."""
+        envelopes = (
+            replace(item.envelope, proof=item.bundle)
+            for item in collect(self.layout, self.image.digest)
+            if item.source == "bundle" or item.bundle is None
+        )
         return {
             envelope.payload: envelope
             for envelope in envelopes
-            if len(envelope.signatures) == 1 and self.key.signed(envelope)
+            if len(envelope.signatures) == 1 and self.author.signed(envelope)
         }
 
     def _present_seal(
