@@ -11,6 +11,8 @@ REGISTRY = "127.0.0.1:5000"
 """Inside the cluster's network."""
 SERVER = f"https://{NODE_ADDRESS}:443"
 PAUSE = "localhost/pause:1"
+PODS = "10.201.0.0/16"
+"""Addresses of pods."""
 
 
 def containerd(directory: Path) -> list[str]:
@@ -50,7 +52,7 @@ def _cni(directory: Path) -> Path:
     addresses = {
         "type": "host-local",
         "dataDir": "/run/cni",
-        "ranges": [[{"subnet": "10.201.0.0/16"}]],
+        "ranges": [[{"subnet": PODS}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     network = {

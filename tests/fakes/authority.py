@@ -23,12 +23,12 @@ class Authority:
     key: Path
 
 
-def make_authority(directory: Path) -> Authority:
-    """Make an authority and let it certify a server on this machine."""
+def make_authority(directory: Path, host: str = "127.0.0.1") -> Authority:
+    """Make an authority and let it certify a server at an address, called ``localhost`` too."""
     directory.mkdir(parents=True, exist_ok=True)
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root = _certificate("test authority", root_key, "test authority", root_key, ca=True)
-    leaf = _certificate("127.0.0.1", key, "test authority", root_key, ca=False)
+    leaf = _certificate(host, key, "test authority", root_key, ca=False)
     made = Authority(directory / "ca.pem", directory / "server.pem", directory / "server.key")
     made.ca.write_bytes(root.public_bytes(Encoding.PEM))
     made.certificate.write_bytes(leaf.public_bytes(Encoding.PEM))
@@ -47,7 +47,9 @@ def _certificate(
     ca: bool,
 ) -> x509.Certificate:
     now = datetime.now(UTC)
-    names = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    if not ca:
+        names.append(x509.IPAddress(ip_address(subject)))
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     usage = x509.KeyUsage(True, False, False, False, False, ca, ca, False, False)

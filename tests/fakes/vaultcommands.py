@@ -76,3 +76,23 @@ class VaultCommands:
         )
         path.write_text(f"version: 1\n{f'keys:{chr(10)}{entries}' if entries else ''}{text}")
         return path
+
+
+def apply_exported(vault: RealVault, directory: Path) -> None:
+    """Do what the README of exported policies says, each command once and no file left over."""
+    text = (directory / "README.md").read_text()
+    block = text.split("```sh\n")[1].partition("```")[0]
+    applied = set()
+    for line in block.splitlines():
+        words = line.split()
+        if words[1:3] == ["policy", "write"]:
+            policy = (directory / words[4]).read_text()
+            vault.api("PUT", f"sys/policies/acl/{words[3]}", {"policy": policy})
+            applied.add(words[4])
+        else:
+            assert words[:2] == ["vault", "write"]
+            body = json.loads((directory / words[3].removeprefix("@")).read_text())
+            vault.api("POST", words[2], body)
+            applied.add(words[3].removeprefix("@"))
+    files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    assert applied == files - {"README.md"}

@@ -1,4 +1,4 @@
-"""A real Vault server of its own for a test: TLS on loopback, a store on disk, sealed at will."""
+"""A real Vault server of its own for a test: TLS, a store on disk, sealed at will."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class RealVault:
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        match = re.fullmatch(r"127\.0\.0\.\d+:(\d+)\n", line)
+        match = re.fullmatch(re.escape(self.host) + r":(\d+)\n", line)
         assert match, f"{line!r}; see {self.directory / 'vault.log'}"
         self.port = int(match[1])
 
@@ -193,11 +193,14 @@ class RealVault:
 
 
 @contextmanager
-def real_vault(directory: Path, *, ready: bool = True, plain: bool = False) -> Iterator[RealVault]:
+def real_vault(
+    directory: Path, *, ready: bool = True, plain: bool = False, host: str = "127.0.0.1"
+) -> Iterator[RealVault]:
     """A Vault of its own below ``directory``; initialised, unsealed and enabled if ``ready``."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "store").mkdir(exist_ok=True)
-    vault = RealVault(directory, make_authority(directory / "tls"), plain=plain)
+    authority = make_authority(directory / "tls", host)
+    vault = RealVault(directory, authority, plain=plain, host=host)
     vault.start()
     try:
         if ready:

@@ -22,11 +22,12 @@ from secure_pipeline.adapters.gateway_api import GatewayApiRouter
 from secure_pipeline.adapters.kubeconfig import KubernetesConfig
 from secure_pipeline.canary.target import GatewayRouter
 from secure_pipeline.errors import Unavailable
-from secure_pipeline.policy.export.kubernetes import FILE, ROLES, KubernetesRoles, files
+from secure_pipeline.policy.export.kubernetes import FILE, PROMOTER, ROLES, KubernetesRoles, files
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
 
 APP, RUNS = "roles-shop", "roles-runs"
+ALL = (*ROLES, PROMOTER)
 SERVICES = {"blue": "web-blue", "green": "web-green"}
 TEKTON = "/apis/tekton.dev/v1/namespaces"
 Asked = tuple[str, str]
@@ -54,6 +55,7 @@ MAY = {
     "engineer": [*SEE_WHAT_RUNS, *FOLLOW_RUNS, *START_RUNS],
     "reviewer": [*SEE_WHAT_RUNS, *FOLLOW_RUNS, *SEE_ACCESS],
     "operator": [*SEE_WHAT_RUNS, *FOLLOW_RUNS, *PROMOTE],
+    "promoter": [*SEE_WHAT_RUNS, *PROMOTE],
 }
 NOBODY: list[Asked] = [
     ("POST", f"{TEKTON}/{APP}/pipelineruns"),
@@ -121,20 +123,20 @@ def people(cluster: Cluster) -> Iterator[dict[str, Person]]:
         spec = pod_spec(container("main", "none"))
         cluster.api.create(f"{APPS}/namespaces/{APP}/deployments", workload("service", spec))
         gateway.make_route(APP, "web", [rule(("web-blue", 1), ("web-green", 0))])
-        subjects = {role: (f"serviceaccount:{RUNS}:{role}",) for role in ROLES}
+        subjects = {role: (f"serviceaccount:{RUNS}:{role}",) for role in ALL}
         exported = files(KubernetesRoles(APP, RUNS, ("web",), subjects))[FILE]
         for document in yaml.safe_load_all(exported):
             place = document["metadata"]["namespace"]
             kind = document["kind"].lower()
             cluster.api.create(f"{RBAC}/namespaces/{place}/{kind}s", document)
-        made = {role: Person(cluster.account(RUNS, role)) for role in ROLES}
+        made = {role: Person(cluster.account(RUNS, role)) for role in ALL}
         for role, person in made.items():
             verb, path = MAY[role][-1]
             until(f"the rights of {role}", lambda p=person, v=verb, w=path: p.status(v, w) != 403)  # type: ignore[misc]
         yield made
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", ALL)
 def test_every_request_is_answered_as_the_role_says(people: dict[str, Person], role: str) -> None:
     """What a role may do is not refused, and all else that anybody here does is: 403."""
     wrong = [
@@ -145,7 +147,7 @@ def test_every_request_is_answered_as_the_role_says(people: dict[str, Person], r
     assert not wrong
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", ALL)
 def test_everyone_verifies_what_runs(
     cluster: Cluster, people: dict[str, Person], role: str
 ) -> None:
@@ -159,8 +161,8 @@ def test_everyone_verifies_what_runs(
     assert "may not list pods" in str(refused(elsewhere, Unavailable))
 
 
-def test_operators_promote_and_nobody_else_does(people: dict[str, Person]) -> None:
-    """The adapter behind promote changes the named route as operator, and is refused for others."""
+def test_operators_and_promoters_promote_and_nobody_else_does(people: dict[str, Person]) -> None:
+    """The adapter behind promote changes the named route as those; all others are refused."""
 
     def router(role: str, route: str = "web") -> GatewayApiRouter:
         config = KubernetesConfig.from_kubeconfig(people[role].kubeconfig)
@@ -169,9 +171,10 @@ def test_operators_promote_and_nobody_else_does(people: dict[str, Person]) -> No
     for role in ("engineer", "reviewer"):
         says = _refusal(lambda role=role: router(role).set("green", Fraction(1, 10)))  # type: ignore[misc]
         assert f"{role} may not get httproutes" in says
-    says = _refusal(lambda: router("operator", "other").set("green", Fraction(1, 10)))
-    assert "operator may not get httproutes" in says
-    router("operator").set("green", Fraction(1, 10))
+    for role in ("operator", PROMOTER):
+        says = _refusal(lambda role=role: router(role, "other").set("green", Fraction(1, 10)))  # type: ignore[misc]
+        assert f"{role} may not get httproutes" in says
+        router(role).set("green", Fraction(1, 10))
 
 
 def _refusal(call: Callable[[], Any]) -> str:

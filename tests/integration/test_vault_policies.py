@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.vaultcommands import VaultCommands
+from fakes.vaultcommands import VaultCommands, apply_exported
 from fakes.vaultserver import RealVault, real_vault
 
 pytestmark = pytest.mark.integration
@@ -114,28 +114,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         )
         assert ended.code == 0, ended.text
         made = Place(vault, commands, directory / "out")
-        apply(made)
+        apply_exported(vault, made.directory)
         yield made
-
-
-def apply(place: Place) -> None:
-    """Do what the commands in the README say, each of them once."""
-    text = (place.directory / "README.md").read_text()
-    block = text.split("```sh\n")[1].partition("```")[0]
-    applied = set()
-    for line in block.splitlines():
-        words = line.split()
-        if words[1:3] == ["policy", "write"]:
-            policy = (place.directory / words[4]).read_text()
-            place.vault.api("PUT", f"sys/policies/acl/{words[3]}", {"policy": policy})
-            applied.add(words[4])
-        else:
-            assert words[:2] == ["vault", "write"]
-            body = json.loads((place.directory / words[3].removeprefix("@")).read_text())
-            place.vault.api("POST", words[2], body)
-            applied.add(words[3].removeprefix("@"))
-    files = {str(p.relative_to(place.directory)) for p in place.directory.rglob("*") if p.is_file()}
-    assert applied == files - {"README.md"}
 
 
 def refused(place: Place, asked: list[Asked], token: str) -> None:

@@ -83,7 +83,7 @@ def kubernetes(
     ] = "pipelines",
     route: Annotated[
         list[str] | None,
-        typer.Option("--route", help="HTTPRoute that operators promote with; may be repeated."),
+        typer.Option("--route", help="HTTPRoute that is promoted with; may be repeated."),
     ] = None,
     engineer: Annotated[
         list[str] | None,
@@ -99,6 +99,13 @@ def kubernetes(
     operator: Annotated[
         list[str] | None, typer.Option("--operator", help="Who is one; PREFIX-operators.")
     ] = None,
+    promoter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--promoter",
+            help="What promotes in a pod: serviceaccount:NAMESPACE:NAME; no one by default.",
+        ),
+    ] = None,
     prefix: PrefixOption = "secure-pipeline",
     output: Annotated[
         Path, typer.Option("--output", metavar="DIRECTORY", help="Where the file goes.")
@@ -106,10 +113,12 @@ def kubernetes(
     show: PrintOption = False,
     as_json: JsonOption = False,
 ) -> ExitCode:
-    """Write Roles and RoleBindings of engineers, reviewers and operators."""
+    """Write Roles and RoleBindings of engineers, reviewers, operators and of promotion pods."""
     from secure_pipeline.policy.export import kubernetes as roles
 
-    subjects = {"engineer": engineer, "reviewer": reviewer, "operator": operator}
+    subjects = {
+        "engineer": engineer, "reviewer": reviewer, "operator": operator, "promoter": promoter,
+    }  # fmt: skip
     wanted = roles.KubernetesRoles(
         namespace, runs_namespace, tuple(route or ()),
         {role: tuple(given or ()) for role, given in subjects.items()}, prefix,

@@ -53,13 +53,19 @@ def vault(
     approle: Annotated[
         str, typer.Option("--approle", help="Mount of the AppRole login.")
     ] = "approle",
+    kubernetes: Annotated[
+        str | None,
+        typer.Option(
+            "--kubernetes", help="Namespace of the runs, whose pods log in by service account."
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", metavar="DIRECTORY", help="Where the files go.")
     ] = Path("vault-policies"),
     policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
-    """Write Vault ACL policies and AppRole roles, and the commands that apply them."""
+    """Write Vault ACL policies and login roles, and the commands that apply them."""
     from secure_pipeline.cli._output import Output
     from secure_pipeline.files import write_atomic
     from secure_pipeline.policy import vaultroles
@@ -70,7 +76,7 @@ def vault(
     signing = load_policy(Options(policy=policy)).policy.signing
     roles = vaultroles.vault_roles(
         key, promotion_key, tuple(cidr or ()), token_ttl=signing.max_token_ttl,
-        token_uses=token_uses, prefix=prefix, approle=approle,
+        token_uses=token_uses, prefix=prefix, approle=approle, pods=kubernetes,
     )  # fmt: skip
     files = vaultroles.files(roles)
     for name, text in files.items():

@@ -1,8 +1,8 @@
-"""Roles as Vault enforces them: ACL policies and AppRole roles, as files for an operator to apply.
+"""Roles as Vault enforces them: ACL policies and login roles, as files for an operator to apply.
 
 Whoever can reach a signing key is decided by Vault and by nothing in this program. A ``deny`` wins
 over every grant of the same path or a wider one, so that a second policy gives no signature.
-Source: Vault's documentation of policies and of the AppRole API.
+Source: Vault's documentation of policies, of the AppRole API and of the Kubernetes login.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from secure_pipeline.errors import UsageError
 from secure_pipeline.keys.uri import TRANSIT, KeyRef, VaultKey
@@ -21,6 +22,7 @@ SECRET_ID_TTL = "10m"
 WRAPPING = ("10s", "300s")
 """How long a wrapped secret-id may wait to be unwrapped, at least and at most."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _MOST_USES = 1000
 _HASHES = (
     *("sha1", "sha2-224", "sha2-256", "sha2-384", "sha2-512"),
@@ -35,6 +37,10 @@ _LOGINS = ("role-id", "secret-id", "custom-secret-id", "secret-id/lookup", "secr
 PEOPLE = ("engineer", "reviewer", "operator")
 MACHINES = ("pipeline", "operator")
 """Roles that log in by AppRole; people log in by whatever the organisation has."""
+PODS = {"pipeline": "secure-pipeline-sign", "promoter": "secure-pipeline-promote"}
+"""Roles that log in from a pod, and the service account each is bound to (tekton/rbac)."""
+AUDIENCE = "vault"
+"""Whom the pods' tokens are made for (tekton/tasks)."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,17 @@ class VaultRoles:
     prefix: str = "secure-pipeline"
     approle: str = "approle"
     """Mount of AppRole."""
+    pods: str | None = None
+    """Namespace of the runs whose pods log in by their service account; None: no such role."""
 
     def __post_init__(self) -> None:
         for what, name in (("--prefix", self.prefix), ("--approle", self.approle)):
             if not _NAME.fullmatch(name):
                 raise UsageError(f"{name[:80]!r} is no plain name", hint=f"{what} secure-pipeline")
+        if self.pods is not None and not _NAMESPACE.fullmatch(self.pods):
+            raise UsageError(
+                f"{self.pods[:80]!r} is no namespace", hint="--kubernetes secure-pipeline"
+            )
         if not 3 <= self.token_uses <= _MOST_USES:
             raise UsageError(
                 f"{self.token_uses} uses of a token: a run needs some, and no run needs very many",
@@ -83,32 +95,44 @@ def vault_roles(
     token_uses: int,
     prefix: str,
     approle: str,
+    pods: str | None = None,
 ) -> VaultRoles:
     """Check what the operator said. Raises: UsageError."""
     release = _transit(key)
     second = _transit(promotion) if promotion else VaultKey(release.mount, "promotion")
-    return VaultRoles(release, second, _networks(cidrs), token_ttl, token_uses, prefix, approle)
+    networks = _networks(cidrs)
+    return VaultRoles(release, second, networks, token_ttl, token_uses, prefix, approle, pods)
 
 
 def files(roles: VaultRoles) -> dict[str, str]:
-    """Every file by its path: policies in HCL, AppRole roles in JSON, and how to apply them."""
+    """Every file by its path: policies in HCL, login roles in JSON, and how to apply them."""
     policies = {
         "pipeline": _pipeline(roles),
         "issuer": _issuer(roles),
         "engineer": _engineer(roles),
         "reviewer": _reviewer(roles),
         "operator": _operator(roles),
+        **({"promoter": _promoter(roles)} if roles.pods else {}),
     }
     made = {f"policies/{roles.name(role)}.hcl": text for role, text in policies.items()}
     for role in MACHINES:
         made[f"approle/{roles.name(role)}.json"] = _approle(roles, role)
+    for role in PODS if roles.pods else ():
+        made[f"kubernetes/{roles.name(role)}.json"] = _kubernetes(roles, role)
     return {**made, "README.md": _readme(roles, tuple(policies))}
 
 
 def _pipeline(roles: VaultRoles) -> str:
-    key = roles.key
+    return _signer("Runs: sign with the release key", roles.key)
+
+
+def _promoter(roles: VaultRoles) -> str:
+    return _signer("Promotions in a pod: sign with the promotion key", roles.promotion)
+
+
+def _signer(about: str, key: VaultKey) -> str:
     return _policy(
-        "Runs: sign with the release key, read its public half, end the token; nothing else.",
+        f"{about}, read its public half, end the token; nothing else.",
         _path(f"{key.mount}/keys/{key.path}", "read"),
         _path(f"{key.mount}/sign/{key.path}", "update"),
         _path("auth/token/revoke-self", "update"),
@@ -230,12 +254,27 @@ def _policy(about: str, *paths: str) -> str:
 
 
 def _approle(roles: VaultRoles, role: str) -> str:
+    return _json(
+        bind_secret_id=True,
+        secret_id_bound_cidrs=list(roles.cidrs),
+        secret_id_num_uses=1,
+        secret_id_ttl=SECRET_ID_TTL,
+        **_token(roles, role),
+    )
+
+
+def _kubernetes(roles: VaultRoles, role: str) -> str:
+    return _json(
+        audience=AUDIENCE,
+        bound_service_account_names=[PODS[role]],
+        bound_service_account_namespaces=[roles.pods],
+        **_token(roles, role),
+    )
+
+
+def _token(roles: VaultRoles, role: str) -> dict[str, Any]:
     ttl = f"{int(roles.token_ttl.total_seconds())}s"
-    document = {
-        "bind_secret_id": True,
-        "secret_id_bound_cidrs": list(roles.cidrs),
-        "secret_id_num_uses": 1,
-        "secret_id_ttl": SECRET_ID_TTL,
+    return {
         "token_bound_cidrs": list(roles.cidrs),
         "token_explicit_max_ttl": ttl,
         "token_max_ttl": ttl,
@@ -245,7 +284,10 @@ def _approle(roles: VaultRoles, role: str) -> str:
         "token_ttl": ttl,
         "token_type": "service",
     }
-    return json.dumps(document, indent=2) + "\n"
+
+
+def _json(**members: Any) -> str:
+    return json.dumps(members, indent=2, sort_keys=True) + "\n"
 
 
 def _readme(roles: VaultRoles, policies: Sequence[str]) -> str:
@@ -256,6 +298,10 @@ def _readme(roles: VaultRoles, policies: Sequence[str]) -> str:
     commands += [
         f"vault write auth/{roles.approle}/role/{roles.name(role)} @approle/{roles.name(role)}.json"
         for role in MACHINES
+    ]
+    commands += [
+        f"vault write auth/kubernetes/role/{roles.name(role)} @kubernetes/{roles.name(role)}.json"
+        for role in (PODS if roles.pods else ())
     ]
     groups = [
         f"vault write identity/group name={roles.name(role)}s policies={roles.name(role)}"
@@ -269,12 +315,14 @@ def _readme(roles: VaultRoles, policies: Sequence[str]) -> str:
         groups="\n".join(groups),
         least=WRAPPING[0],
         most=WRAPPING[1],
+        promoter=_PROMOTER if roles.pods else "",
         issue=f"vault write -wrap-ttl=120s -f auth/{roles.approle}/role/{pipeline}/secret-id",
         pipeline=pipeline,
         role=f"auth/{roles.approle}/role/{pipeline}",
     )
 
 
+_PROMOTER = "| promoter | no | yes | reads the public key, ends its token |\n"
 _README = """\
 # Vault policies and roles
 
@@ -298,7 +346,7 @@ People get a policy by a group of their own login method, for instance:
 | engineer | denied | denied | reads the public key, checks signatures |
 | reviewer | denied | denied | reads public keys, policies, roles, which secret-ids are out |
 | operator | denied | yes | rotates and retires keys, ends secret-ids and tokens |
-
+{promoter}
 The secret-id of one run, already wrapped, by the issuer:
 
 ```sh

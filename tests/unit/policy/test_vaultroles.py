@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from fakes.workplace import ROOT
 from secure_pipeline.errors import UsageError
 from secure_pipeline.policy.vaultroles import VaultRoles, files, vault_roles
 
@@ -35,6 +36,33 @@ def test_the_pipelines_policy_has_three_paths() -> None:
     assert [line.split('"')[1] for line in text.splitlines() if line.startswith("path")] == [
         "team/signing/keys/release", "team/signing/sign/release", "auth/token/revoke-self"
     ]  # fmt: skip
+
+
+def test_pods_sign_with_their_own_key_alone() -> None:
+    """Each pod's role is bound to the service account and audience that tekton/ gives it."""
+    made = files(roles(pods="runs"))
+    accounts = (ROOT / "tekton/rbac/accounts.yaml").read_text()
+    for name, stage, key in (("pipeline", "sign", "release"), ("promoter", "promote", "promotion")):
+        role = json.loads(made[f"kubernetes/app-{name}.json"])
+        (account,) = role["bound_service_account_names"]
+        assert account == f"secure-pipeline-{stage}"
+        assert f"name: {account}\n" in accounts
+        assert (
+            f"audience: {role['audience']}\n" in (ROOT / f"tekton/tasks/{stage}.yaml").read_text()
+        )
+        assert role["bound_service_account_namespaces"] == ["runs"]
+        approle = json.loads(made["approle/app-pipeline.json"])
+        shared = {member: role[member] for member in role if member.startswith("token_")}
+        assert shared == {m: v for m, v in approle.items() if m.startswith("token_")} | {
+            "token_policies": [f"app-{name}"]
+        }
+        paths = [line.split('"')[1] for line in made[f"policies/app-{name}.hcl"].splitlines()
+                 if line.startswith("path")]  # fmt: skip
+        assert paths == [
+            f"team/signing/keys/{key}", f"team/signing/sign/{key}", "auth/token/revoke-self"
+        ]  # fmt: skip
+    with pytest.raises(UsageError, match="is no namespace"):
+        roles(pods="*")
 
 
 def test_the_same_words_give_the_same_files() -> None:

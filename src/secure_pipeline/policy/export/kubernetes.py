@@ -17,6 +17,8 @@ from secure_pipeline.policy.export.text import documents
 
 FILE = "roles.yaml"
 ROLES = ("engineer", "reviewer", "operator")
+PROMOTER = "promoter"
+"""What promotes in a pod; has no one by default."""
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _PERSON = re.compile(r"[^\s:][^\s]{0,252}")
@@ -61,6 +63,8 @@ class KubernetesRoles:
         _check("--prefix", self.prefix, _LABEL)
         for route in self.routes:
             _check("--route", route, _SUBDOMAIN)
+        if self.subjects.get(PROMOTER) and not self.routes:
+            raise UsageError("a promoter needs a route", hint="--route web")
         if self.namespace == self.runs:
             raise UsageError(
                 "runs and the application in one namespace: whoever starts runs could use the"
@@ -76,7 +80,8 @@ class KubernetesRoles:
 def files(roles: KubernetesRoles) -> dict[str, str]:
     """The one file. Raises: UsageError for a subject that is none."""
     made: list[dict[str, Any]] = []
-    for role in ROLES:
+    named = (PROMOTER,) if roles.subjects.get(PROMOTER) else ()
+    for role in (*ROLES, *named):
         subjects = [_subject(text) for text in roles.subjects.get(role, ())]
         subjects = subjects or [_subject(f"group:{roles.name(role)}s")]
         for namespace, rules in _rules(roles, role).items():
@@ -93,7 +98,7 @@ def _rules(roles: KubernetesRoles, role: str) -> dict[str, list[dict[str, Any]]]
     if role == "reviewer":
         running.append(_ACCESS)
         runs.append(_ACCESS)
-    if role == "operator" and roles.routes:
+    if role in ("operator", PROMOTER) and roles.routes:
         running.append(
             {
                 "apiGroups": ["gateway.networking.k8s.io"],
@@ -102,6 +107,8 @@ def _rules(roles: KubernetesRoles, role: str) -> dict[str, list[dict[str, Any]]]
                 "verbs": ["get", "patch"],
             }
         )
+    if role == PROMOTER:
+        return {roles.namespace: running}
     return {roles.namespace: running, roles.runs: runs}
 
 
@@ -150,7 +157,16 @@ def _comment(roles: KubernetesRoles) -> list[str]:
         f"operator: sees what runs and the runs, changes the routes {', '.join(roles.routes)}."
         if roles.routes
         else "operator: sees what runs and the runs. No --route was named, so none can be changed.",
+        *_promoter(roles),
         "Nobody gets secrets, a shell in a pod, or rights over roles. Whoever starts runs can use",
         f"every service account of {roles.runs}: keep those narrow, and nothing else there.",
     ]
     return lines
+
+
+def _promoter(roles: KubernetesRoles) -> list[str]:
+    if not roles.subjects.get(PROMOTER):
+        return []
+    return [
+        f"promoter: sees what runs in {roles.namespace}, changes the same routes; nothing else."
+    ]

@@ -159,7 +159,15 @@ def test_kyverno_trusts_no_other_root_than_the_policy(tmp_path: Path) -> None:
 
 def test_kubernetes_gives_no_role_what_makes_others() -> None:
     """No wildcard, no secret, no rights over roles but to read them, in any role."""
-    for document in exported("kubernetes/roles.yaml"):
+    assert not [d for d in exported("kubernetes/roles.yaml") if "promoter" in d["metadata"]["name"]]
+    pods = {"promoter": ("serviceaccount:runs:promote",)}
+    more = kubernetes.files(kubernetes.KubernetesRoles("shop", "runs", ("web",), pods))
+    promoter = [d for d in yaml.safe_load_all(more[kubernetes.FILE])
+                if d["metadata"]["name"].endswith("promoter")]  # fmt: skip
+    assert [(d["kind"], d["metadata"]["namespace"]) for d in promoter] == [
+        ("Role", "shop"), ("RoleBinding", "shop")
+    ]  # fmt: skip
+    for document in (*exported("kubernetes/roles.yaml"), *promoter):
         for rule in document.get("rules", ()):
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             assert not {"secrets", "serviceaccounts", "pods/exec"} & set(rule["resources"])
@@ -176,6 +184,7 @@ def test_kubernetes_gives_no_role_what_makes_others() -> None:
         {"prefix": "a b"}, {"subjects": {"engineer": ("somebody",)}},
         {"subjects": {"engineer": ("group:",)}}, {"subjects": {"operator": ("serviceaccount:a",)}},
         {"subjects": {"operator": ("root:x",)}}, {"subjects": {"operator": ("user:a b",)}},
+        {"subjects": {"promoter": ("user:x",)}},
     ],
 )  # fmt: skip
 def test_kubernetes_refuses_what_is_no_name(changes: dict[str, Any]) -> None:
