@@ -6,17 +6,16 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fakes.prometheus import free_port
+from fakes.routerprocess import SECONDS, RouterProcess, wait_until
 from secure_pipeline.canary.target import HaproxyRouter
 
-_SECONDS = 30
 CONFIG = """\
 global
     stats socket {socket} mode 600 level admin
@@ -41,35 +40,11 @@ backend inference
 """docs/how-to/routers.md shows the same backend."""
 
 
-def wait_until(true: Callable[[], bool], what: str, seconds: float = _SECONDS) -> None:
-    """Wait for something that is about to happen; fail loudly if it does not."""
-    limit = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < limit, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 @dataclass
-class RunningHaproxy:
+class RunningHaproxy(RouterProcess):
     """Where it is, and how to do to it what operators do."""
 
-    port: int
-    directory: Path
-    slots: Mapping[str, int]
-    process: subprocess.Popen[bytes] = field(init=False)
-
-    @property
-    def url(self) -> str:
-        """The front end."""
-        return f"http://127.0.0.1:{self.port}"
+    name = "haproxy"
 
     @property
     def config(self) -> Path:
@@ -88,20 +63,19 @@ class RunningHaproxy:
     def command(self, text: str) -> str:
         """Give one command of the runtime API, past the adapter."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_SECONDS)
+            connection.settimeout(SECONDS)
             connection.connect(str(self.socket))
             connection.sendall(text.encode() + b"\n")
             return b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
 
-    def start(self) -> None:
+    def command_line(self) -> list[str]:
         program = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/sbin:/bin")
         assert program, "haproxy is not here: tools/system-packages"
-        with (self.directory / "haproxy.log").open("ab") as log:
-            # Master and worker: SIGUSR2 reloads it, as systemctl reload does.
-            self.process = subprocess.Popen(
-                [program, "-W", "-f", str(self.config)], stdout=log, stderr=log
-            )
-        wait_until(self._serves, "HAProxy serves")
+        # Master and worker: SIGUSR2 reloads it, as systemctl reload does.
+        return [program, "-W", "-f", str(self.config)]
+
+    def answers(self) -> bool:
+        return bool(self._worker())
 
     def reload(self) -> None:
         """A new worker with the configured weights."""
@@ -121,15 +95,10 @@ class RunningHaproxy:
         """End it at once, as a crash does; its socket's file stays."""
         worker = self._worker()
         self.process.kill()
-        self.process.wait(_SECONDS)
+        self.process.wait(SECONDS)
         if worker:  # follows its master, but not at once
             with suppress(ProcessLookupError):
                 os.kill(int(worker), signal.SIGKILL)
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(_SECONDS)
 
     def _worker(self) -> str:
         try:
@@ -137,11 +106,6 @@ class RunningHaproxy:
         except OSError:
             return ""
         return next((line.split()[1] for line in lines if line.startswith("Pid:")), "")
-
-    def _serves(self) -> bool:
-        log = (self.directory / "haproxy.log").read_text()
-        assert self.process.poll() is None, log
-        return bool(self._worker()) and listens(self.port)
 
 
 @contextmanager

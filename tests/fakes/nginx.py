@@ -6,21 +6,19 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from fakes.haproxy import listens, wait_until
 from fakes.prometheus import free_port
+from fakes.routerprocess import SECONDS, RouterProcess, listens, wait_until
 from secure_pipeline.adapters.nginx import render
 from secure_pipeline.canary.target import NginxRouter
 from secure_pipeline.tools.nginx import NginxCommand
 from secure_pipeline.tools.process import Processes
 
-_SECONDS = 30
 USER = "user root; " if os.geteuid() == 0 else ""
 """Without it the workers of root are 'nobody', who may not use a test's directory."""
 CONFIG = """\
@@ -51,18 +49,10 @@ http {{
 
 
 @dataclass
-class RunningNginx:
+class RunningNginx(RouterProcess):
     """Where it is, and how to do to it what operators do."""
 
-    port: int
-    directory: Path
-    slots: Mapping[str, int]
-    process: subprocess.Popen[bytes] = field(init=False)
-
-    @property
-    def url(self) -> str:
-        """The front end."""
-        return f"http://127.0.0.1:{self.port}"
+    name = "nginx"
 
     @property
     def config(self) -> Path:
@@ -95,36 +85,23 @@ class RunningNginx:
         path, *arguments = self.target_router.command
         return NginxCommand(Path(path), arguments, Processes(threading.Event()))
 
-    def start(self) -> None:
-        with (self.directory / "nginx.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                list(self.target_router.command), stdout=log, stderr=log
-            )
-        wait_until(self._serves, "nginx serves")
+    def command_line(self) -> list[str]:
+        return list(self.target_router.command)
+
+    def answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as told:
+            return told.connect_ex(str(self.socket)) == 0
 
     def kill(self) -> None:
         """End master and workers at once, as a crash does; its socket's file stays."""
         pid = self.process.pid
         workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         self.process.kill()
-        self.process.wait(_SECONDS)
+        self.process.wait(SECONDS)
         for worker in workers:
             with suppress(ProcessLookupError):
                 os.kill(int(worker), signal.SIGKILL)
         wait_until(lambda: not listens(self.port), "nginx is gone")
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(_SECONDS)
-
-    def _serves(self) -> bool:
-        log = (self.directory / "nginx.log").read_text()
-        assert self.process.poll() is None, log
-        if not listens(self.port):
-            return False
-        with socket.socket(socket.AF_UNIX) as told:
-            return told.connect_ex(str(self.socket)) == 0
 
 
 def program() -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from contracts.test_router_contract import Elsewhere, RouterContract
-from fakes.haproxy import CONFIG, RunningHaproxy, haproxy, wait_until
+from fakes.haproxy import CONFIG, RunningHaproxy, haproxy
 from fakes.named import Named, answers, blue_and_green, ports
+from fakes.routerprocess import wait_until
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.haproxy import Haproxy
 from secure_pipeline.errors import Unavailable

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from contracts.test_router_contract import Elsewhere, RouterContract
-from fakes.haproxy import wait_until
 from fakes.named import Named, answers, blue_and_green, ports
 from fakes.nginx import CONFIG, RunningNginx, nginx
+from fakes.routerprocess import wait_until
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.adapters.nginx import Nginx, render
 from secure_pipeline.errors import Unavailable
