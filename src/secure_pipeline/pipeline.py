@@ -30,11 +30,11 @@ from secure_pipeline.policy.baseline import MAX_BYTES as MAX_BASELINE_BYTES
 from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.ports import (
     Analyzer,
+    AnySigner,
     Builder,
     Clock,
     IdentityVerifier,
     Scanner,
-    Signer,
     SourceState,
     TestRunner,
 )
@@ -69,7 +69,7 @@ class Ports:
     runner: Callable[[], TestRunner]
     builder: Callable[[], Builder]
     scanner: Callable[[], Scanner]
-    signer: Callable[[], Signer]
+    signer: Callable[[], AnySigner]
     identities: Callable[[LoadedPolicy], IdentityVerifier | None]
     """What checks identities that the policy names; None if it names none."""
     ledger: Callable[[], FileLedger]

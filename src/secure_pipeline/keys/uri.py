@@ -11,6 +11,7 @@ from secure_pipeline.errors import UsageError
 TRANSIT = "vault-transit"
 KV = "vault-kv"
 VAULT_SCHEMES = (TRANSIT, KV)
+KEYLESS = "keyless"
 _ALIAS = "hashivault"
 """How cosign names a key of the mount ``transit``."""
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
@@ -19,8 +20,8 @@ _TRANSIT_PARTS = re.compile(rf"({_PATH})/({_NAME})(?:@([0-9]{{1,9}}))?")
 _KV_PARTS = re.compile(rf"({_NAME})/({_PATH})(?:@([0-9]{{1,9}}))?#({_NAME})")
 _HASHIVAULT = re.compile(rf"({_NAME})(?:@([0-9]{{1,9}}))?")
 _HINT = (
-    "write file:PATH, vault-transit://MOUNT/KEY[@VERSION], hashivault://KEY or"
-    " vault-kv://MOUNT/PATH[@VERSION]#FIELD"
+    "write file:PATH, vault-transit://MOUNT/KEY[@VERSION], hashivault://KEY,"
+    " vault-kv://MOUNT/PATH[@VERSION]#FIELD or keyless[:TRUST-CONFIG]"
 )
 
 
@@ -39,7 +40,7 @@ class VaultKey:
 
 @dataclass(frozen=True)
 class KeyRef:
-    """A key's place, such as ``file:release.key``."""
+    """A key's place, such as ``file:release.key``, or ``keyless`` for no key at all."""
 
     scheme: str
     value: str
@@ -50,12 +51,15 @@ class KeyRef:
     def parse(cls, text: str) -> KeyRef:
         """Parse ``scheme:value``; ``hashivault://KEY`` becomes ``vault-transit://transit/KEY``.
 
+        ``keyless`` alone means the public Sigstore instance, ``keyless:FILE`` the one of a file.
         Raises: UsageError for a scheme that is not known, or nothing after it.
         """
         scheme, colon, value = text.partition(":")
         if colon and scheme in (*VAULT_SCHEMES, _ALIAS):
             return _in_vault(scheme, value, text)
-        if not colon or scheme != "file":
+        if text == KEYLESS:
+            return cls(KEYLESS, "")
+        if not colon or scheme not in ("file", KEYLESS):
             raise UsageError(f"{text[:80]!r} is not a key URI of a known kind", hint=_HINT)
         if not value or "\0" in value:
             raise UsageError("the key URI names no file", hint=_HINT)
@@ -68,8 +72,13 @@ class KeyRef:
             raise UsageError(f"{self} is not a file", hint="write file:PATH")
         return Path(self.value)
 
+    @property
+    def keyless(self) -> bool:
+        """Whether an identity signs, and no key."""
+        return self.scheme == KEYLESS
+
     def __str__(self) -> str:
-        return f"{self.scheme}:{self.value}"
+        return f"{self.scheme}:{self.value}" if self.value else self.scheme
 
 
 def _in_vault(scheme: str, value: str, text: str) -> KeyRef:

@@ -25,10 +25,10 @@ from secure_pipeline.place import Place, products
 from secure_pipeline.policy.document import Algorithm, LoadedPolicy
 from secure_pipeline.ports import (
     Analyzer,
+    AnySigner,
     Builder,
     Clock,
     Scanner,
-    Signer,
     SourceState,
     TestRunner,
 )
@@ -54,7 +54,7 @@ from secure_pipeline.tools.trivydb import (
 from secure_pipeline.wiring import vault
 from secure_pipeline.wiring.auditing import LEDGER, open_ledger
 from secure_pipeline.wiring.engine import engine_facts
-from secure_pipeline.wiring.keyless import identity_verifier
+from secure_pipeline.wiring.keyless import identity_verifier, keyless_signer, known_signer
 from secure_pipeline.wiring.options import Options, World, proxies
 
 if TYPE_CHECKING:
@@ -153,8 +153,9 @@ class Binding:
         return digest_of(encode(self._source_of_database().prepare(ignore).record))
 
     def _signer_key(self) -> str:
-        """What a signature depends on; a key in Vault may change, so it is asked each time."""
-        if self._key_ref().vault:
+        """What a signature depends on; a key in Vault, or an identity, may change each time."""
+        ref = self._key_ref()
+        if ref.vault or ref.keyless:
             return secrets.token_hex(16)
         return sha256_bytes(read_bounded(self._key_path(), local.MAX_KEY_BYTES))
 
@@ -165,7 +166,14 @@ class Binding:
                 "no signing key is named",
                 hint="secure-pipeline keys generate, then --key file:release.key",
             )
-        return KeyRef.parse(text)
+        ref = KeyRef.parse(text)
+        if ref.keyless and ref.value and not self.options.key:
+            raise ConfigError(
+                "a repository does not say who gets the identity token",
+                where="sign.key",
+                hint=f"write 'keyless' there, or name the file yourself: --key {ref}",
+            )
+        return ref
 
     def _key_path(self) -> Path:
         base = self.world.directory if self.options.key else self.place.root
@@ -178,6 +186,14 @@ class Binding:
             vault.check_rule(ref, self.policy.policy.signing)
             # The session that logs in is made when the run is known.
             self._new_session().require_serving()
+            return
+        if ref.keyless:
+            if self.options.anchor:
+                raise UsageError(
+                    "a file of heads takes signatures of keys only",
+                    hint="leave --ledger-anchor out: the head is with the image's evidence",
+                )
+            keyless_signer(ref, self.policy, self.world)
             return
         self._signer_key()
         self._password()
@@ -212,8 +228,10 @@ class Binding:
             )
         return password
 
-    def _signer(self) -> Signer:
+    def _signer(self) -> AnySigner:
         ref = self._key_ref()
+        if ref.keyless:
+            return known_signer(ref, self.policy, self.world)
         if not ref.vault:
             return local.load(self._key_path(), self._password())
         return vault.young_signer(self._vault(), ref, self.policy, self.world.environment)
@@ -224,6 +242,13 @@ class Binding:
         """The operator's own key, when the policy names none: only one given by the operator."""
         if policy.policy.keys or "verify" not in stages or self.options.key is None:
             return ()
+        if self._key_ref().keyless:
+            if policy.policy.identities:
+                return ()
+            raise UsageError(
+                "the policy names no identity, and none is trusted only for having signed",
+                hint="put issuer and identity under 'identities' of the --policy",
+            )
         if self._key_ref().vault:
             raise UsageError(
                 "the policy names no key, and one in Vault is not trusted only for being there",
