@@ -24,8 +24,11 @@ MAX_WHY = 500
 MAX_FIGURES = 30
 
 
-def promotion_predicate(record: PromotionRecord) -> dict[str, Any]:
-    """Return the predicate of a promotion; bounded, and without anything that is not finite."""
+def promotion_predicate(record: PromotionRecord, engine_run: str | None = None) -> dict[str, Any]:
+    """Return the predicate of a promotion; bounded, and without anything that is not finite.
+
+    ``engine_run``: the run of the engine in which it ended, such as a PipelineRun's name.
+    """
     target = record.target.target
     chosen = chosen_looks(record.looks)
     predicate: dict[str, Any] = {
@@ -48,6 +51,8 @@ def promotion_predicate(record: PromotionRecord) -> dict[str, Any]:
         "lookCount": len(record.looks),
         "looks": [_look(look) for look in chosen],
     }
+    if engine_run is not None:
+        predicate["engineRun"] = engine_run
     if record.baseline_image is not None:
         predicate["baselineImage"] = record.baseline_image
     if record.baseline_healthy is not None:

@@ -17,6 +17,7 @@ from secure_pipeline.cli._options import (
     IssuerOption,
     JsonOption,
     KeyOption,
+    LayoutOption,
     LedgerOption,
     PlainHttpOption,
     PolicyOption,
@@ -65,12 +66,18 @@ def promote(
             "--render", help="Print the rules for another controller: argo-rollouts or flagger."
         ),
     ] = None,
+    engine_run: Annotated[
+        str | None,
+        typer.Option(
+            "--engine-run",
+            help="Run of an engine that this is part of; the verdict names it.",
+            envvar="SECURE_PIPELINE_RUN",
+        ),
+    ] = None,
     identity: IdentityOption = None,
     issuer: IssuerOption = None,
     trust_root: TrustRootOption = None,
-    layout: Annotated[
-        Path | None, typer.Option("--layout", help="OCI layout that holds IMAGE.")
-    ] = None,
+    layout: LayoutOption = None,
     config: ConfigOption = None,
     policy: PolicyOption = None,
     state: StateOption = None,
@@ -112,6 +119,7 @@ def promote(
         accept_baseline,
         abort,
         _seconds(wait),
+        engine_run,
     )
     promoter = open_promoter(request, options, output.warn, output.text)
     with _stoppable() as stop, promotion_view(output, target, image) as view:

@@ -38,6 +38,7 @@ from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.ports import SecretUse, Signer
 from secure_pipeline.report.promotion_html import promotion_page
 from secure_pipeline.report.promotion_json import record_document
+from secure_pipeline.runs import RUN_ID
 from secure_pipeline.stages import promotion_preflight as preflight
 from secure_pipeline.stages.promote import (
     STAGE,
@@ -81,6 +82,16 @@ class PromoteRequest:
     abort: bool = False
     wait: float = 0.0
     """Seconds to wait for another promotion of the target."""
+    engine_run: str | None = None
+    """The run of an engine that this is part of; the verdict names it."""
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError."""
+        if self.engine_run is not None and not RUN_ID.match(self.engine_run):
+            raise UsageError(
+                f"{self.engine_run[:80]!r} is no name of a run",
+                hint="letters, digits, '.', '_', '-'; at most 64",
+            )
 
 
 @dataclass(frozen=True)
@@ -327,7 +338,7 @@ class Promoter:
     def _sign(self, record: PromotionRecord, evidence: LazyEvidence) -> None:
         """The verdict, and the quarantine that follows from an abort, in one go."""
         image, examined = record.image, evidence.examined
-        verdict = Evidence(PROMOTION, promotion_predicate(record))
+        verdict = Evidence(PROMOTION, promotion_predicate(record, self._request.engine_run))
         use = SecretUse("sign", STAGE, str(image), None, {"key": str(self._key)})
         with (
             recorded(self._ledger, use) as ended,

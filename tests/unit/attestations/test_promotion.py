@@ -100,7 +100,8 @@ def record(*looks: Look, **changes: Any) -> PromotionRecord:
 
 def test_a_promotion_says_everything() -> None:
     """Result, cause, target, settings, steps and every look with its numbers are there."""
-    said = promotion_predicate(record(look(1), look(2, BAD)))
+    said = promotion_predicate(record(look(1), look(2, BAD)), "promote-1")
+    assert said["engineRun"] == "promote-1"
     assert (said["result"], said["cause"], said["lookCount"]) == ("ROLLED_BACK", "latency", 2)
     assert said["target"] == {
         "name": "production", "digest": {"sha256": "1" * 64}, "router": "haproxy",
@@ -133,6 +134,7 @@ def test_the_published_schema_describes_what_is_written(made: PromotionRecord) -
     """Each kind of promotion fits the schema, bound to a run or not, and is a statement."""
     said = promotion_predicate(made)
     fits(SCHEMA, said)
+    fits(SCHEMA, promotion_predicate(made, "promote-1"))
     bound = bind(Evidence(predicates.PROMOTION, said), run_context())
     fits(SCHEMA, bound)
     written = make_statement(NAME, IMAGE.digest, predicates.PROMOTION, bound)
