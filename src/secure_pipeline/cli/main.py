@@ -22,6 +22,7 @@ from secure_pipeline.cli import (
     doctor,
     explain,
     fetch,
+    hand_over,
     init,
     interop,
     keys,
@@ -89,6 +90,7 @@ for command in (
     interop.interop,
     copy.copy,
     promote.promote,
+    hand_over.hand_over,
     report.report,
     summary.summary,
 ):

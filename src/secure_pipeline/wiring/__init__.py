@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from secure_pipeline.tools.remote import Remote
     from secure_pipeline.wiring.auditing import Audit
     from secure_pipeline.wiring.destinations import ShipOptions
+    from secure_pipeline.wiring.handing import HandOverRequest, HandOvers
     from secure_pipeline.wiring.handover import OpenedState
     from secure_pipeline.wiring.interop import InteropRequest
     from secure_pipeline.wiring.keyhistory import BlastRadius, Revoked, RevokeRequest
@@ -304,6 +305,13 @@ def open_promoter(
 
     stores = open_stores(options.registry)
     return Promoter(request, options, _world(), stores, processes(), warn, tell)
+
+
+def open_hand_over(request: HandOverRequest, options: Options) -> HandOvers:
+    """What hands an image over to a cluster. Raises: UsageError, ConfigError."""
+    from secure_pipeline.wiring.handing import HandOvers
+
+    return HandOvers(request, options, _world(), open_stores(options.registry))
 
 
 def list_quarantine(
