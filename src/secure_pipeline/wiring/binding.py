@@ -54,7 +54,8 @@ from secure_pipeline.tools.trivydb import (
 from secure_pipeline.wiring import vault
 from secure_pipeline.wiring.auditing import LEDGER, open_ledger
 from secure_pipeline.wiring.engine import engine_facts
-from secure_pipeline.wiring.keyless import identity_verifier, keyless_signer, known_signer
+from secure_pipeline.wiring.identity import keyless_signer, known_signer
+from secure_pipeline.wiring.keyless import identity_verifier
 from secure_pipeline.wiring.options import Options, World, proxies
 
 if TYPE_CHECKING:
