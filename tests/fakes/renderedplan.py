@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from secure_pipeline.plan.github import HAND_OVER
 from secure_pipeline.plan.model import Plan
+from secure_pipeline.plan.tekton_around import FETCH
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,25 @@ def of_plan(plan: Plan) -> list[Read]:
 
 
 def of_github(files: Mapping[str, str], workflow: str) -> list[Read]:
-    """The jobs of a workflow, with the script that their action runs."""
+    """The jobs of a workflow, with the script that their action runs.
+
+    But not the one in which another engine runs the last stage.
+    """
     jobs = yaml.safe_load(files[workflow])["jobs"]
     needs = {name: tuple(job.get("needs", ())) for name, job in jobs.items()}
-    return [_job(files, name, job, needs) for name, job in jobs.items()]
+    return [_job(files, name, job, needs) for name, job in jobs.items() if name != HAND_OVER]
 
 
 def of_tekton(files: Mapping[str, str]) -> list[Read]:
-    """The tasks of the Pipeline, with the arguments of their step."""
+    """The tasks of the Pipeline, with the arguments of their step.
+
+    But not the one that brings the source: elsewhere the engine has it before a job begins.
+    """
     spec = yaml.safe_load(files["tekton/pipelines/build.yaml"])["spec"]
-    needs = {task["name"]: tuple(task.get("runAfter", ())) for task in spec["tasks"]}
+    tasks = [task for task in spec["tasks"] if task["name"] != FETCH]
+    needs = {t["name"]: tuple(n for n in t.get("runAfter", ()) if n != FETCH) for t in tasks}
     found = []
-    for task in spec["tasks"]:
+    for task in tasks:
         name = task["name"]
         (step,) = yaml.safe_load(files[f"tekton/tasks/{name}.yaml"])["spec"]["steps"]
         words = [*step.get("command", ()), *step.get("args", ())]

@@ -19,7 +19,7 @@ from fakes.faultproxy import answer, fault_proxy
 from fakes.issuer import ISSUER, Issuer
 from fakes.vaultserver import SIGNING_POLICY, RealVault, real_vault
 from fakes.workplace import PASSWORD, ROOT, Workplace
-from secure_pipeline.plan.github import render
+from secure_pipeline.plan.github import HAND_OVER, render
 from secure_pipeline.plan.model import the_plan
 from secure_pipeline.run import GRAPH
 from secure_pipeline.wiring import locate_tool
@@ -27,6 +27,8 @@ from secure_pipeline.wiring import locate_tool
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("released")]
 WORKFLOWS = ROOT / ".github/workflows"
 BIN = Path(sys.executable).parent
+LAST = ("promote", HAND_OVER)
+"""What comes after verify, where the operator has named a target or a listener."""
 TITLE = '"; touch /tmp/w-injected; $(touch injected) `touch injected` ${{ secrets.X }}'
 
 
@@ -168,7 +170,7 @@ def test_a_release_ends_with_a_verified_image(place: Place, tmp_path: Path) -> N
     """All jobs of release.yml, each in its own checkout: signed, verified, and the same run."""
     runner = Runner(place, tmp_path / "runner")
     jobs = runner.run(WORKFLOWS / "release.yml")
-    expected = {**dict.fromkeys(GRAPH, "success"), "promote": "skipped"}
+    expected = {**dict.fromkeys(GRAPH, "success"), **dict.fromkeys(LAST, "skipped")}
     assert results(jobs) == expected, logs(jobs)
     assert re.fullmatch(r"inference-service@sha256:[0-9a-f]{64}", jobs["sign"].outputs["image"])
     assert "| sign | PASS |" in jobs["sign"].summary.replace("\\", "")
@@ -215,7 +217,7 @@ def test_a_failing_test_stops_the_release(
     jobs = Runner(place, tmp_path / "runner").run(WORKFLOWS / "release.yml")
     assert results(jobs) == {
         "analyze": "success", "test": "failure", "build": "success", "scan": "success",
-        "sign": "skipped", "verify": "skipped", "promote": "skipped",
+        "sign": "skipped", "verify": "skipped", **dict.fromkeys(LAST, "skipped"),
     }, logs(jobs)  # fmt: skip
     assert "| test | FAIL |" in jobs["test"].summary.replace("\\", "")
     assert "Hand over" not in jobs["test"].shown
@@ -232,7 +234,7 @@ def test_a_vulnerable_sample_stops_at_its_gate(place: Place, policy: Path, tmp_p
     runner = Runner(replace(place, variables=changed), tmp_path / "runner")
     jobs = runner.run(WORKFLOWS / "release.yml")
     assert results(jobs)["scan"] == "failure", logs(jobs)
-    assert {results(jobs)[name] for name in ("sign", "verify", "promote")} == {"skipped"}
+    assert {results(jobs)[name] for name in ("sign", "verify", *LAST)} == {"skipped"}
     assert "CVE" in jobs["scan"].summary
 
 
@@ -281,6 +283,26 @@ def test_promote_gets_the_signed_image_and_the_target(
     assert promoted.result == "failure", promoted.log
     assert '$ secure-pipeline promote "$IMAGE" --to "$TARGET"' in promoted.log
     assert "'$(touch injected)' is no file" in promoted.log
+    assert not list((tmp_path / "runner").rglob("injected"))
+
+
+def test_a_listener_takes_the_place_of_promote(place: Place, tmp_path: Path) -> None:
+    """With its address the one job is skipped and the other one asks it, as it is told to."""
+    variables = {
+        "SECURE_PIPELINE_TARGET": "production",
+        "SECURE_PIPELINE_HAND_OVER": "https://$(touch injected).example/",
+    }
+    secrets = {"production": {"SECURE_PIPELINE_HAND_OVER_SECRET": "s3cret" * 8}}
+    runner = Runner(replace(place, variables=variables, secrets=secrets), tmp_path / "runner")
+    image = f"127.0.0.1:1/service@sha256:{'a' * 64}"
+    done = {"verify": JobRun("success"), "sign": JobRun("success", {"image": image})}
+    found = yaml.safe_load((WORKFLOWS / "release.yml").read_text())["jobs"]
+    assert runner._job("promote", found["promote"], done, {}, fork=False).result == "skipped"
+    asked = runner._job(HAND_OVER, found[HAND_OVER], done, {}, fork=False)
+    assert asked.result == "failure"
+    assert '$ secure-pipeline hand-over "$IMAGE"' in asked.log
+    assert "cannot be handed over as audience" in asked.log
+    assert "s3cret" not in asked.log
     assert not list((tmp_path / "runner").rglob("injected"))
 
 

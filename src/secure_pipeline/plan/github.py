@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from secure_pipeline.errors import UsageError
-from secure_pipeline.plan.githubactions import ACTIONS, handed, input_name, render_actions
+from secure_pipeline.plan.githubactions import (
+    ACTIONS,
+    HAND_OVER_SECRET,
+    HAND_OVER_VARIABLES,
+    handed,
+    input_name,
+    render_actions,
+)
 from secure_pipeline.plan.githubyaml import PINS, dump
 from secure_pipeline.plan.model import Permission, Plan, Stage
 
@@ -22,7 +29,9 @@ RUN_ID = "gh-${{ github.run_id }}"
 """The same in each attempt, so that a failed job can be run again."""
 CHECKED_EARLY = ("analyze", "test")
 """What a pull request is worth: no stage that needs a right or a secret."""
-ENVIRONMENTS = {"sign": "release", "promote": "production"}
+HAND_OVER = "hand-over"
+"""The job in which a cluster promotes, in place of ``promote``, which does it from the runner."""
+ENVIRONMENTS = {"sign": "release", "promote": "production", HAND_OVER: "production"}
 """Where people decide, and where the secrets are."""
 _HERE = "$/"
 """The repository of the workflow itself at the commit that runs, with nothing checked out; also
@@ -107,13 +116,20 @@ def _release(plan: Plan, source: _Source) -> dict[str, Any]:
         "on": {"push": {"tags": ["v*"]}},
         "permissions": {},
         "concurrency": {"group": "release-${{ github.ref }}", "cancel-in-progress": False},
-        "jobs": {stage.name: _job(plan, stage, source) for stage in plan.stages},
+        "jobs": _jobs(plan, source),
     }
+
+
+def _jobs(plan: Plan, source: _Source) -> dict[str, Any]:
+    jobs = {stage.name: _job(plan, stage, source) for stage in plan.stages}
+    return {**jobs, HAND_OVER: _hand_over(source)}
 
 
 def _pipeline(plan: Plan, source: _Source) -> dict[str, Any]:
     variables = [*_OPERATOR, *(v for stage in plan.stages for v in stage.variables)]
+    variables += HAND_OVER_VARIABLES
     secrets = [_REGISTRY_PASSWORD, *(s for stage in plan.stages for s in stage.secrets)]
+    secrets.append(HAND_OVER_SECRET)
     return {
         "name": "pipeline",
         "on": {"workflow_call": {
@@ -132,7 +148,7 @@ def _pipeline(plan: Plan, source: _Source) -> dict[str, Any]:
         }},
         "permissions": {},
         "concurrency": {"group": "pipeline-${{ github.ref }}", "cancel-in-progress": False},
-        "jobs": {stage.name: _job(plan, stage, source) for stage in plan.stages},
+        "jobs": _jobs(plan, source),
     }  # fmt: skip
 
 
@@ -141,7 +157,10 @@ def _job(plan: Plan, stage: Stage, source: _Source) -> dict[str, Any]:
     if stage.needs:
         job["needs"] = list(dict.fromkeys((*stage.needs, *handed(plan, stage))))
     if stage.name == "promote":
-        job["if"] = f"${{{{ {source.value('SECURE_PIPELINE_TARGET')} != '' }}}}"
+        target, listener = (
+            source.value(f"SECURE_PIPELINE_{name}") for name in ("TARGET", "HAND_OVER")
+        )
+        job["if"] = f"${{{{ {target} != '' && {listener} == '' }}}}"
     job |= {
         "runs-on": RUNNER,
         "timeout-minutes": int(stage.timeout.total_seconds() // 60),
@@ -153,8 +172,31 @@ def _job(plan: Plan, stage: Stage, source: _Source) -> dict[str, Any]:
         job["outputs"] = {
             name: f"${{{{ steps.stage.outputs.{name} }}}}" for name in ("state", "image")
         }
-    job["steps"] = [*_checkouts(source), *_login(stage, source), _stage(plan, stage, source)]
+    pushes = Permission.REGISTRY in stage.permissions
+    login = [_login(source)] if pushes else []
+    job["steps"] = [*_checkouts(source), *login, _stage(plan, stage, source)]
     return job
+
+
+def _hand_over(source: _Source) -> dict[str, Any]:
+    """Verified here, promoted there: the listener gets the image, the job waits for the verdict."""
+    values = {
+        "directory": "source",
+        "image": "${{ needs.sign.outputs.image }}",
+        **{input_name(v): f"${{{{ {source.value(v)} }}}}" for v in HAND_OVER_VARIABLES},
+        input_name(HAND_OVER_SECRET): f"${{{{ {source.secret(HAND_OVER_SECRET)} }}}}",
+    }
+    step = {"name": HAND_OVER, "uses": source.uses(HAND_OVER), "with": values}
+    return {
+        "name": HAND_OVER,
+        "needs": ["verify", "sign"],
+        "if": f"${{{{ {source.value('SECURE_PIPELINE_HAND_OVER')} != '' }}}}",
+        "runs-on": RUNNER,
+        "timeout-minutes": 360,
+        "permissions": {"contents": "read", "packages": "read"},
+        "environment": ENVIRONMENTS[HAND_OVER],
+        "steps": [*_checkouts(source), _login(source), step],
+    }
 
 
 def _permissions(stage: Stage) -> dict[str, str]:
@@ -189,25 +231,21 @@ def _checkouts(source: _Source) -> list[dict[str, Any]]:
     ]
 
 
-def _login(stage: Stage, source: _Source) -> list[dict[str, Any]]:
-    if Permission.REGISTRY not in stage.permissions:
-        return []
+def _login(source: _Source) -> dict[str, Any]:
     registry = source.value("SECURE_PIPELINE_REGISTRY")
     user, password = (
         source.value("SECURE_PIPELINE_REGISTRY_USER"), source.secret(_REGISTRY_PASSWORD),
     )  # fmt: skip
-    return [
-        {
-            "name": "Log in to the registry",
-            "if": f"${{{{ {registry} != '' }}}}",
-            "uses": str(PINS["docker/login-action"]),
-            "with": {
-                "registry": f"${{{{ {registry} }}}}",
-                "username": f"${{{{ {user} || github.actor }}}}",
-                "password": f"${{{{ {password} || github.token }}}}",
-            },
-        }
-    ]
+    return {
+        "name": "Log in to the registry",
+        "if": f"${{{{ {registry} != '' }}}}",
+        "uses": str(PINS["docker/login-action"]),
+        "with": {
+            "registry": f"${{{{ {registry} }}}}",
+            "username": f"${{{{ {user} || github.actor }}}}",
+            "password": f"${{{{ {password} || github.token }}}}",
+        },
+    }
 
 
 def _stage(plan: Plan, stage: Stage, source: _Source) -> dict[str, Any]:

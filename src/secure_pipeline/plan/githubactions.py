@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from secure_pipeline.plan.githubyaml import PINS, dump
-from secure_pipeline.plan.model import ENGINE, PROGRAM, RUN, Plan, Stage
+from secure_pipeline.plan.model import ENGINE, POLICY, PROGRAM, RUN, Plan, Stage
 
 ACTIONS = ".github/actions"
 PLACE = "secure-pipeline-state"
 """Below the runner's temporary directory: runs as files, on their way from job to job."""
 PYTHON = "3.11"
+HAND_OVER_VARIABLES = (
+    *("SECURE_PIPELINE_HAND_OVER", "SECURE_PIPELINE_TARGET", "SECURE_PIPELINE_HAND_OVER_WAIT"),
+    *("SECURE_PIPELINE_HAND_OVER_CA", POLICY),
+)
+"""What ``hand-over`` reads that is no secret: the listener's address first."""
+HAND_OVER_SECRET = "SECURE_PIPELINE_HAND_OVER_SECRET"
 SYSTEM_TOOLS = ("buildah",)
 """What the runner brings and the program only looks for."""
 _DIRECTORY = "${{ inputs.directory }}"
+_DIRECTORY_INPUT = {
+    "directory": {
+        "description": "Directory of secure-pipeline.yaml.", "required": False, "default": ".",
+    }
+}  # fmt: skip
 _ENDED = "${{ always() && steps.stage.outcome != 'skipped' }}"
 
 INSTALL = """\
@@ -47,6 +58,7 @@ def render_actions(plan: Plan) -> Mapping[str, str]:
     }
     for stage in plan.stages:
         files[f"{ACTIONS}/{stage.name}/action.yml"] = dump(_action(plan, stage))
+    files[f"{ACTIONS}/hand-over/action.yml"] = dump(_hand_over_action())
     return files
 
 
@@ -98,13 +110,47 @@ def _action(plan: Plan, stage: Stage) -> dict[str, Any]:
     }
 
 
+def _hand_over_action() -> dict[str, Any]:
+    variables = (*HAND_OVER_VARIABLES, HAND_OVER_SECRET)
+    step = {
+        "name": "hand-over",
+        "shell": "bash",
+        "working-directory": _DIRECTORY,
+        "env": {"IMAGE": "${{ inputs.image }}", **_environment(variables)},
+        "run": f'{PROGRAM} hand-over "$IMAGE"',
+    }
+    return {
+        "name": "secure-pipeline: hand-over",
+        "description": "Let a cluster promote an image, and wait for the verdict that it signs.",
+        "inputs": {
+            **_DIRECTORY_INPUT,
+            "image": {"description": "HOST/NAME@sha256:DIGEST to promote.", "required": True},
+            **_variable_inputs(variables),
+        },
+        "runs": {"using": "composite", "steps": [*_install(()), step]},
+    }
+
+
+def _variable_inputs(variables: Iterable[str]) -> dict[str, Any]:
+    return {
+        input_name(variable): {
+            "description": f"{variable}, as the program reads it.",
+            "required": False,
+            "default": "",
+        }
+        for variable in variables
+    }
+
+
+def _environment(variables: Iterable[str]) -> dict[str, str]:
+    return {variable: f"${{{{ inputs.{input_name(variable)} }}}}" for variable in variables}
+
+
 def _inputs(plan: Plan, stage: Stage) -> dict[str, Any]:
     inputs: dict[str, Any] = {
         "run": {"description": "Id that all stages of one run share.", "required": True},
-        "directory": {
-            "description": "Directory of secure-pipeline.yaml.", "required": False, "default": ".",
-        },
-    }  # fmt: skip
+        **_DIRECTORY_INPUT,
+    }
     for need in handed(plan, stage):
         inputs[f"{need}-state"] = {
             "description": f"The output 'state' of {need}.",
@@ -112,13 +158,7 @@ def _inputs(plan: Plan, stage: Stage) -> dict[str, Any]:
         }
     for word in _placeholders(stage):
         inputs[word] = {"description": f"What to {stage.name}, or where to.", "required": True}
-    for variable in (*stage.variables, *stage.secrets):
-        inputs[input_name(variable)] = {
-            "description": f"{variable}, as the program reads it.",
-            "required": False,
-            "default": "",
-        }
-    return inputs
+    return {**inputs, **_variable_inputs((*stage.variables, *stage.secrets))}
 
 
 def _steps(plan: Plan, stage: Stage) -> list[dict[str, Any]]:
@@ -164,8 +204,7 @@ def _install(tools: tuple[str, ...]) -> list[dict[str, Any]]:
 def _run_stage(stage: Stage) -> dict[str, Any]:
     words = " ".join(f'"${w.strip("{}").upper()}"' if w[0] == "{" else w for w in stage.command)
     environment = {RUN: "${{ inputs.run }}", ENGINE: "github"}
-    for variable in (*stage.variables, *stage.secrets):
-        environment[variable] = f"${{{{ inputs.{input_name(variable)} }}}}"
+    environment |= _environment((*stage.variables, *stage.secrets))
     for word in _placeholders(stage):
         environment[word.upper()] = f"${{{{ inputs.{word} }}}}"
     if stage.name == "sign":

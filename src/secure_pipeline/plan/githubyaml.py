@@ -15,6 +15,7 @@ REASONS: Mapping[str, str] = {
     "actions: read": "to find the run that the findings belong to",
     "id-token: write": "to log in to Vault as this job, without a stored secret",
     "packages: write": "to push the image and its evidence",
+    "packages: read": "to read the evidence beside the image",
 }
 """Why a job has a right, said where it stands."""
 

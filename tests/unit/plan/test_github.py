@@ -13,7 +13,7 @@ from fakes.workplace import ROOT
 from secure_pipeline.errors import UsageError
 from secure_pipeline.plan import tekton
 from secure_pipeline.plan.files import differing
-from secure_pipeline.plan.github import render
+from secure_pipeline.plan.github import HAND_OVER, render
 from secure_pipeline.plan.githubactions import handed
 from secure_pipeline.plan.githubyaml import PINS, Pin, dump
 from secure_pipeline.plan.model import Plan, the_plan
@@ -26,6 +26,7 @@ WHOLE = (RELEASE, PIPELINE)
 YAML = [path for path in FILES if path.endswith(".yml")]
 TOOLKIT = f"owner/toolkit@{'a' * 40}"
 SIGNING = ("sign", "promote")
+SECRET = (*SIGNING, HAND_OVER)
 
 
 def jobs(path: str) -> dict[str, dict]:  # type: ignore[type-arg]
@@ -157,7 +158,7 @@ def test_ci_03_every_action_is_a_commit() -> None:
         for line in FILES[path].splitlines():
             if "uses:" in line:
                 assert re.search(
-                    r"uses: (\$/\.github/actions/\w+|\S+@[0-9a-f]{40} # v[\d.]+)$", line
+                    r"uses: (\$/\.github/actions/[\w-]+|\S+@[0-9a-f]{40} # v[\d.]+)$", line
                 )
     with pytest.raises(ValueError, match="not pinned"):
         dump({"jobs": {"a": {"steps": [{"uses": "actions/checkout@v7"}]}}})
@@ -177,7 +178,7 @@ def test_ci_04_no_cache_is_restored() -> None:
     for path in YAML:
         assert "cache" not in FILES[path]
     for workflow in WHOLE:
-        for name in SIGNING:
+        for name in SECRET:
             uses = [step["uses"].partition("@")[0] for step in jobs(workflow)[name]["steps"]]
             assert set(uses) == {
                 "actions/checkout", "docker/login-action", f"$/.github/actions/{name}",
@@ -189,7 +190,7 @@ def test_ci_05_rights_are_given_one_by_one(path: str) -> None:
     """None at the top; each job has those of its stage; no checkout keeps a credential."""
     assert yaml.safe_load(FILES[path])["permissions"] == {}
     rights = {"sign": {"id-token": "write", "packages": "write"}}
-    rights["promote"] = rights["sign"]
+    rights |= {"promote": rights["sign"], HAND_OVER: {"packages": "read"}}
     for name, job in jobs(path).items():
         if name == "sarif":
             assert job["permissions"] == {"security-events": "write", "actions": "read"}
@@ -202,11 +203,35 @@ def test_ci_05_rights_are_given_one_by_one(path: str) -> None:
 
 @pytest.mark.parametrize("path", WHOLE)
 def test_ci_05_a_secret_goes_to_its_stage_alone(path: str) -> None:
-    """Secrets are named in the two jobs that people must approve, and nowhere else."""
+    """Secrets are named in the jobs that people must approve, and nowhere else."""
     for name, job in jobs(path).items():
         text = yaml.safe_dump(job)
-        assert ("secrets." in text) == (name in SIGNING), name
-        assert ("environment" in job) == (name in SIGNING), name
+        assert ("secrets." in text) == (name in SECRET), name
+        assert ("environment" in job) == (name in SECRET), name
+
+
+@pytest.mark.parametrize("path", WHOLE)
+def test_one_of_promote_and_hand_over_runs(path: str) -> None:
+    """Both come after verify, with the same approval, and one listener decides which it is."""
+    found = jobs(path)
+    promote, hand_over = found["promote"], found[HAND_OVER]
+    assert promote["needs"] == hand_over["needs"] == ["verify", "sign"]
+    assert promote["environment"] == hand_over["environment"] == "production"
+    (listener,) = re.findall(r"(\S+) != ''", hand_over["if"])
+    assert f"{listener} == ''" in promote["if"]
+    assert hand_over["if"] == f"${{{{ {listener} != '' }}}}"
+    step = hand_over["steps"][-1]
+    assert step["with"]["image"] == "${{ needs.sign.outputs.image }}"
+    assert step["with"]["hand-over"] == f"${{{{ {listener} }}}}"
+
+
+def test_the_shared_secret_is_in_the_environment_alone() -> None:
+    """The action puts it into a variable of its one command, and no argument names it."""
+    action = yaml.safe_load(FILES[".github/actions/hand-over/action.yml"])
+    last = action["runs"]["steps"][-1]
+    assert last["run"] == 'secure-pipeline hand-over "$IMAGE"'
+    assert last["env"]["SECURE_PIPELINE_HAND_OVER_SECRET"] == "${{ inputs.hand-over-secret }}"
+    assert all("secret" not in str(step).lower() for step in action["runs"]["steps"][:-1])
 
 
 # --- other repositories --------------------------------------------------------------------
