@@ -1,8 +1,11 @@
 """The repository's own tekton/ in a cluster for tests, with what its runs need.
 
 place = PipelinePlace.make(tekton, directory, shared)      # inside cluster.network()
-source = place.source("one")
+source = place.source("one")                               # the source is there already
 ended = place.finish(place.start("one"))
+repository = place.repository("two")                       # the Pipeline fetches it
+with place.served() as server:
+    ended = place.finish(place.start("two", **repository.at(server)))
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import shutil
 import subprocess
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +24,13 @@ from typing import Any
 import requests
 import yaml
 
+from cluster.api import until
 from cluster.kubernetes import Cluster
 from cluster.namespaces import NODE_ADDRESS
 from cluster.objects import CORE, RBAC, make_namespace
 from cluster.stepimage import USER, mounted, step_image
 from cluster.tekton import TEKTON, Ended, Tekton
+from fakes.gitserver import GitServer, git_server
 from fakes.workplace import PASSWORD, ROOT, Workplace, make_workplace
 from secure_pipeline.wiring import locate_tool
 
@@ -32,11 +38,13 @@ NAMESPACE = "pipelines"
 REGISTRY = f"{NODE_ADDRESS}:5001"
 """Reached from pods too."""
 OVERLAY = ROOT / "tekton/overlays/dev"
+PROMOTIONS, REPOSITORIES = "promotions", "repositories"
+"""Directories beside those of the runs."""
 _TOUCH = "touch /workspace/state/pwned"
 SHELL = f"$({_TOUCH})`{_TOUCH}`'\"; {_TOUCH}; $PATH"
 """As a title of a pull request may be."""
-_IMAGE = "localhost/secure-pipeline"
-_CLAIM = "secure-pipeline"
+IMAGE = "localhost/secure-pipeline:1"
+"""Of the steps."""
 _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 _PATHS = {
     "Task": f"{TEKTON}/namespaces/{NAMESPACE}/tasks",
@@ -44,6 +52,8 @@ _PATHS = {
     "ServiceAccount": f"{CORE}/namespaces/{NAMESPACE}/serviceaccounts",
     "Role": f"{RBAC}/namespaces/{NAMESPACE}/roles",
     "RoleBinding": f"{RBAC}/namespaces/{NAMESPACE}/rolebindings",
+    "ConfigMap": f"{CORE}/namespaces/{NAMESPACE}/configmaps",
+    "PersistentVolumeClaim": f"{CORE}/namespaces/{NAMESPACE}/persistentvolumeclaims",
     "NetworkPolicy": f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies",
     "ValidatingAdmissionPolicy": f"{_ADMISSION}/validatingadmissionpolicies",
     "ValidatingAdmissionPolicyBinding": f"{_ADMISSION}/validatingadmissionpolicybindings",
@@ -52,12 +62,25 @@ _PATHS = {
 
 
 @dataclass(frozen=True)
+class Repository:
+    """A repository of the sample with its base, as a server has it."""
+
+    workplace: Workplace
+    commit: str
+
+    def at(self, server: GitServer) -> dict[str, str]:
+        """The parameters of a run that fetches it."""
+        name = self.workplace.root.parent.name
+        return {"source-url": server.url(f"{name}/.git"), "commit": self.commit}
+
+
+@dataclass(frozen=True)
 class PipelinePlace:
     """A namespace in which the Pipeline runs."""
 
     tekton: Tekton
     directory: Path
-    """Volume of all runs; each has a directory of its own in it."""
+    """Volumes of the runs, a directory each, and one of what promotions remember."""
     shared: Path
     """Key, policy and base, as the tests of the command line have them."""
 
@@ -66,12 +89,13 @@ class PipelinePlace:
         """Make the namespace with everything but a run; call inside the network."""
         place = cls(tekton, directory, shared)
         directory.chmod(0o755)
+        _make_directory(directory / PROMOTIONS)
         _serve_images(tekton.cluster, directory)
         make_namespace(tekton.api, NAMESPACE)
-        place._make_volume()
+        place._make_volume(f"secure-pipeline-{PROMOTIONS}", directory / PROMOTIONS)
         place._make_secrets()
         for document in overlay(OVERLAY):
-            place.apply(mount_tools(document) if document["kind"] == "Task" else document)
+            place.apply(_for_tests(document) if document["kind"] == "Task" else document)
         return place
 
     def apply(self, document: dict[str, Any], query: str = "") -> dict[str, Any]:
@@ -79,34 +103,57 @@ class PipelinePlace:
         return self.tekton.api.create(_PATHS[document["kind"]] + query, document)
 
     def source(self, name: str, change: Callable[[Workplace], None] | None = None) -> Workplace:
-        """A repository of the sample below ``name``, and where its run keeps its state."""
+        """A repository of the sample on the volume of the run ``name``, as if it was fetched."""
         directory = self.directory / name
         (directory / "source").mkdir(parents=True)
-        workplace = make_workplace(directory / "source", self.shared)
-        workplace.environment["SECURE_PIPELINE_POLICY"] = str(self.shared / "policy/tekton.yaml")
-        if change:
-            change(workplace)
-            workplace.commit()
-        bases = directory / "source/bases"
-        base = (bases / "debian-base").resolve()
-        bases.unlink()
-        bases.mkdir()
-        shutil.copytree(base, bases / "debian-base", copy_function=_link)
+        workplace = self._workplace(directory / "source", change)
         (directory / "state").mkdir()
         for path in (directory / "state", workplace.root, *workplace.root.rglob("*")):
             os.chown(path, USER, USER, follow_symlinks=False)
         return workplace
 
+    def repository(
+        self, name: str, change: Callable[[Workplace], None] | None = None
+    ) -> Repository:
+        """The same where a server has it, its base in it; the volume of the run is empty."""
+        _make_directory(self.directory / name)
+        directory = self.directory / REPOSITORIES / name
+        directory.mkdir(parents=True)
+        workplace = self._workplace(directory, change)
+        shutil.rmtree(workplace.root / ".git")
+        whole = Workplace(directory)
+        whole.git("-c", "init.defaultBranch=main", "init", "-q")
+        whole.commit()
+        head = (directory / ".git/refs/heads/main").read_text().strip()
+        return Repository(workplace, head)
+
+    def served(self) -> AbstractContextManager[GitServer]:
+        """A server of the repositories that pods reach."""
+        return git_server(self.directory / REPOSITORIES, NODE_ADDRESS)
+
+    def _workplace(self, directory: Path, change: Callable[[Workplace], None] | None) -> Workplace:
+        workplace = make_workplace(directory, self.shared)
+        workplace.environment["SECURE_PIPELINE_POLICY"] = str(self.shared / "policy/tekton.yaml")
+        if change:
+            change(workplace)
+            workplace.commit()
+        bases = directory / "bases"
+        base = (bases / "debian-base").resolve()
+        bases.unlink()
+        bases.mkdir()
+        shutil.copytree(base, bases / "debian-base", copy_function=_link)
+        return workplace
+
     def start(
         self, name: str, change: Callable[[dict[str, Any]], None] | None = None, **parameters: str
     ) -> str:
-        """Start a run on the repository ``name``; return its name.
+        """Start a run on the volume ``name``; return the run's name.
 
         ``change``: of the specification of the PipelineRun, at the last.
         """
         run = yaml.safe_load((ROOT / "tekton/runs/build.yaml").read_text())
         given = {
-            "cli-image": f"{_IMAGE}:1",
+            "cli-image": IMAGE,
             "config": "service/secure-pipeline.yaml",
             "policy": "/workspace/policy/release.yaml",
             "key": "file:/workspace/keys/release.key",
@@ -116,12 +163,11 @@ class PipelinePlace:
         }
         run["metadata"]["generateName"] = f"{name}-"
         run["spec"]["params"] = [{"name": n, "value": v} for n, v in given.items()]
-        for workspace in run["spec"]["workspaces"]:
-            if "subPath" in workspace:
-                workspace["subPath"] = f"{name}/{workspace['subPath']}"
         if change:
             change(run["spec"])
-        return str(self.apply(run)["metadata"]["name"])
+        made = self.apply(run)
+        self._give_volume(made["metadata"]["uid"], self.directory / name)
+        return str(made["metadata"]["name"])
 
     def finish(self, run: str, seconds: float = 400) -> Ended:
         """Wait for the end of a run."""
@@ -135,22 +181,29 @@ class PipelinePlace:
                 said.append(f"== {name}\n{self.tekton.log(NAMESPACE, status, name)}")
         return "\n".join(said)
 
-    def _make_volume(self) -> None:
-        size = {"storage": "10Gi"}
-        shared = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    def _give_volume(self, uid: str, directory: Path) -> None:
+        """What a cluster's provisioner does: a volume for the claim that is made for a run."""
+        path = _PATHS["PersistentVolumeClaim"]
+
+        def claim() -> str | None:
+            for item in self.tekton.api.get(path)["items"]:
+                owners = item["metadata"].get("ownerReferences", ())
+                if any(owner["uid"] == uid for owner in owners):
+                    return str(item["metadata"]["name"])
+            return None
+
+        self._make_volume(until("claim of the run", claim, 60), directory)
+
+    def _make_volume(self, claim: str, directory: Path) -> None:
         volume = {
-            **shared,
-            "capacity": size,
-            "hostPath": {"path": str(self.directory)},
-            "claimRef": {"namespace": NAMESPACE, "name": _CLAIM},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "",
+            "capacity": {"storage": "10Gi"},
+            "hostPath": {"path": str(directory)},
+            "claimRef": {"namespace": NAMESPACE, "name": claim},
         }
-        api = self.tekton.api
-        api.create(f"{CORE}/persistentvolumes", {"metadata": {"name": _CLAIM}, "spec": volume})
-        claim = {**shared, "volumeName": _CLAIM, "resources": {"requests": size}}
-        api.create(
-            f"{CORE}/namespaces/{NAMESPACE}/persistentvolumeclaims",
-            {"metadata": {"name": _CLAIM}, "spec": claim},
-        )
+        body = {"metadata": {"name": f"{NAMESPACE}-{claim}"}, "spec": volume}
+        self.tekton.api.create(f"{CORE}/persistentvolumes", body)
 
     def _make_secrets(self) -> None:
         policy = self.shared / "policy"
@@ -179,6 +232,14 @@ def overlay(directory: Path) -> Iterator[dict[str, Any]]:
     yield from yaml.safe_load_all(made.stdout)
 
 
+def _for_tests(task: dict[str, Any]) -> dict[str, Any]:
+    """With this machine's tools, and with a server of sources that has no encryption."""
+    if task["metadata"]["name"] == "fetch":
+        plain = {"name": "SECURE_PIPELINE_SOURCE_PLAIN_HTTP", "value": "1"}
+        task["spec"]["steps"][0]["env"].append(plain)
+    return mount_tools(task)
+
+
 def mount_tools(task: dict[str, Any]) -> dict[str, Any]:
     """The program and its tools are this machine's: in a real cluster they are in the image."""
     for number, path in enumerate(mounted()):
@@ -203,7 +264,7 @@ def _serve_images(cluster: Cluster, directory: Path) -> None:
     cluster.start("registry-pods", ["docker-registry", "serve", str(config)])
     place = cluster.directory / "steps"
     step_image(place, "1", {"SECURE_PIPELINE_PLAIN_HTTP": "1"})
-    cluster.import_image(place, _IMAGE)
+    cluster.import_image(place, IMAGE.partition(":")[0])
     shutil.rmtree(place)
     cluster.ready("registry", _answers)
 
@@ -212,6 +273,13 @@ def _answers() -> bool:
     with contextlib.suppress(requests.ConnectionError):
         return requests.get(f"http://{REGISTRY}/v2/", timeout=5).ok
     return False
+
+
+def _make_directory(directory: Path) -> None:
+    """A volume as its pods see it: theirs, as fsGroup makes others than those of a host."""
+    directory.mkdir()
+    os.chown(directory, USER, USER)
+    directory.chmod(0o777)
 
 
 def _link(source: str, target: str) -> str:

@@ -92,8 +92,9 @@ def pipelines(
 @pytest.fixture(scope="session")
 def sound(pipelines: PipelinePlace) -> tuple[Workplace, Ended]:
     """A run of the sample in it that passed; tests never change what it left."""
-    with pipelines.tekton.cluster.network():
-        workplace = pipelines.source("sound")
-        ended = pipelines.finish(pipelines.start("sound", **{"vault-role": SHELL}))
+    with pipelines.tekton.cluster.network(), pipelines.served() as server:
+        repository = pipelines.repository("sound")
+        given = {**repository.at(server), "vault-role": SHELL}
+        ended = pipelines.finish(pipelines.start("sound", **given))
         assert ended.passed, f"{ended.message}\n{pipelines.logs(ended)}"
-    return workplace, ended
+    return repository.workplace, ended

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-import yaml
 
 from cluster.api import until
 from cluster.objects import CORE
@@ -102,7 +100,7 @@ def test_admission_accepts_every_file(place: PipelinePlace, directory: str) -> N
         document["metadata"]["name"] += "-dry"
         place.apply(document, "?dryRun=All&fieldValidation=Strict")
         kinds.append(document["kind"])
-    assert kinds.count("Task") == len(STAGES) + 2
+    assert kinds.count("Task") == len((*STAGES, "promote", "fetch", "report"))
     assert {"Pipeline", "ServiceAccount", "Role", "RoleBinding"} <= set(kinds)
 
 
@@ -112,7 +110,7 @@ def test_admission_refuses_what_is_wrong(place: PipelinePlace) -> None:
     task["spec"]["steps"][0]["shell"] = "sh"
     path = f"{TEKTON}/namespaces/{NAMESPACE}/tasks?dryRun=All&fieldValidation=Strict"
     assert place.tekton.api.call("POST", path, task).status_code == 400
-    (pipeline,) = (t for t in overlay(OVERLAY) if t["kind"] == "Pipeline")
+    pipeline = next(t for t in overlay(OVERLAY) if t["kind"] == "Pipeline")
     pipeline["spec"]["tasks"][0]["runAfter"] = ["nothing"]
     path = f"{TEKTON}/namespaces/{NAMESPACE}/pipelines?dryRun=All"
     assert place.tekton.api.call("POST", path, pipeline).status_code == 400
@@ -126,7 +124,7 @@ def test_the_sample_becomes_a_verified_image(
 ) -> None:
     """All stages ran in pods, nothing was promoted, and the image is where the results say."""
     _, ended = passed
-    assert set(ended.tasks) == {*STAGES, "report"}
+    assert set(ended.tasks) == {*STAGES, "fetch", "report"}
     assert not ended.failed_tasks
     assert ended.results["IMAGE_URL"] == f"{REGISTRY}/sound"
     digest = ended.results["IMAGE_DIGEST"]
@@ -290,158 +288,6 @@ def _running(place: PipelinePlace, run: str, task: str) -> str | None:
     pod = place.tekton.api.get(f"{CORE}/namespaces/{NAMESPACE}/pods/{status['podName']}")
     (container,) = pod["status"]["containerStatuses"]
     return str(container["containerID"].removeprefix("containerd://"))
-
-
-# --- the hand-over from another engine --------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Starter:
-    """Who may start runs, with a token of the API server."""
-
-    place: PipelinePlace
-    token: str
-
-    def ask(self, method: str, path: str, body: Any = None) -> requests.Response:
-        return requests.request(
-            method,
-            self.place.tekton.api.server + path,
-            json=body,
-            headers={"Authorization": f"Bearer {self.token}"},
-            verify=str(self.place.tekton.cluster.keys / "ca.crt"),
-            timeout=10,
-        )
-
-    def start(self, body: Any) -> requests.Response:
-        return self.ask("POST", f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns", body)
-
-
-@pytest.fixture(scope="module")
-def starter(place: PipelinePlace) -> Starter:
-    config = json.loads(
-        place.tekton.cluster.account(NAMESPACE, "secure-pipeline-start").read_bytes()
-    )
-    made = Starter(place, config["users"][0]["user"]["token"])
-
-    def policy_is_there() -> bool:
-        body = handed_over("build-1-1")
-        body["spec"]["pipelineRef"]["name"] = "other"
-        path = f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns?dryRun=All"
-        return made.ask("POST", path, body).status_code == 422
-
-    until("admission policy", policy_is_there, 60)
-    return made
-
-
-def handed_over(name: str) -> dict[str, Any]:
-    """A run as it is handed over; it waits instead of running."""
-    run: dict[str, Any] = yaml.safe_load((ROOT / "tekton/runs/build.yaml").read_text())
-    del run["metadata"]["generateName"]
-    run["metadata"]["name"] = name
-    run["spec"]["status"] = "PipelineRunPending"
-    return run
-
-
-def test_a_run_is_handed_over_once(starter: Starter) -> None:
-    """The first of its name is made; the same again, as a replay is, is refused."""
-    run = handed_over("build-9000000001-1")
-    first = starter.start(run)
-    assert first.status_code == 201, first.text
-    again = starter.start(run)
-    assert again.status_code == 409
-    assert again.json()["reason"] == "AlreadyExists"
-
-
-@pytest.mark.parametrize("token", ["", "other", "cut", "changed"])
-def test_a_hand_over_without_a_valid_signature_is_refused(starter: Starter, token: str) -> None:
-    """No token, none of this cluster, and one of which the signature or the claims were altered."""
-    head, claims, signature = starter.token.split(".")
-    tokens = {
-        "": "",
-        "other": "a.b.c",
-        "cut": f"{head}.{claims}.",
-        "changed": f"{head}.{claims}.{signature[::-1]}",
-    }
-    answer = Starter(starter.place, tokens[token]).start(handed_over("build-9000000002-1"))
-    assert answer.status_code in (401, 403), answer.text
-
-
-def _named(run: dict[str, Any]) -> None:
-    run["metadata"] = {"generateName": "build-"}
-
-
-def _inline(run: dict[str, Any]) -> None:
-    run["spec"].pop("pipelineRef")
-    step = {"name": "a", "image": "localhost/secure-pipeline:1", "command": ["id"]}
-    run["spec"]["pipelineSpec"] = {"tasks": [{"name": "a", "taskSpec": {"steps": [step]}}]}
-
-
-def _account(run: dict[str, Any]) -> None:
-    run["spec"]["taskRunTemplate"]["serviceAccountName"] = "secure-pipeline-sign"
-
-
-def _stage_account(run: dict[str, Any]) -> None:
-    run["spec"]["taskRunSpecs"].append(
-        {"pipelineTaskName": "test", "serviceAccountName": "secure-pipeline-sign"}
-    )
-
-
-def _pods(run: dict[str, Any]) -> None:
-    run["spec"]["taskRunTemplate"]["podTemplate"]["hostNetwork"] = True
-
-
-def _image(run: dict[str, Any]) -> None:
-    run["spec"]["params"].append({"name": "cli-image", "value": "evil.example/cli:1"})
-
-
-def _database(run: dict[str, Any]) -> None:
-    run["spec"]["params"].append({"name": "database", "value": "evil.example/db"})
-
-
-def _policy(run: dict[str, Any]) -> None:
-    run["spec"]["params"][0]["value"] = "/workspace/source/policy.yaml"
-
-
-def _no_policy(run: dict[str, Any]) -> None:
-    del run["spec"]["params"][0]
-
-
-def _policy_files(run: dict[str, Any]) -> None:
-    (workspace,) = (w for w in run["spec"]["workspaces"] if w["name"] == "policy")
-    workspace["configMap"]["name"] = "of-my-own"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [_named, _inline, _account, _stage_account, _pods, _image, _database, _policy, _no_policy,
-     _policy_files],
-)  # fmt: skip
-def test_a_hand_over_chooses_nothing_that_is_trusted(
-    starter: Starter, change: Callable[[dict[str, Any]], None]
-) -> None:
-    """Pipeline, accounts, pods, image of the steps, database, policy and key are the cluster's."""
-    run = handed_over("build-9000000003-1")
-    change(run)
-    answer = starter.start(run)
-    assert answer.status_code == 422, answer.text
-    assert "ValidatingAdmissionPolicy 'secure-pipeline-start'" in answer.text
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", f"{CORE}/namespaces/{NAMESPACE}/secrets"),
-        ("GET", f"{CORE}/namespaces/{NAMESPACE}/configmaps"),
-        ("POST", f"{TEKTON}/namespaces/{NAMESPACE}/taskruns"),
-        ("POST", f"{TEKTON}/namespaces/{NAMESPACE}/pipelines"),
-        ("DELETE", f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns/build-9000000001-1"),
-        ("POST", f"{TEKTON}/namespaces/default/pipelineruns"),
-    ],
-)
-def test_who_hands_over_may_do_nothing_else(starter: Starter, method: str, path: str) -> None:
-    """No secret, no other kind, no other namespace, and no run is removed to be started again."""
-    body = handed_over("build-9000000004-1") if method == "POST" else None
-    assert starter.ask(method, path, body).status_code == 403
 
 
 def test_tools_are_mounted_for_tests_alone() -> None:

@@ -34,7 +34,8 @@ def report(
     for line in to_text.run_summary(reported.outcome):
         output.text(line)
     code = reported.outcome.code
-    output.text(f"dashboard {reported.path}")
+    output.text(f"dashboard {reported.path}" if reported.path else "no stage began the run")
     output.text("passed" if code is ExitCode.PASS else f"not passed (exit {code})")
-    output.document("Report", {"dashboard": str(reported.path), "exitCode": int(code)})
+    path = str(reported.path) if reported.path else None
+    output.document("Report", {"dashboard": path, "exitCode": int(code)})
     return ExitCode.PASS

@@ -12,21 +12,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secure_pipeline.plan.model import PROGRAM
+from secure_pipeline.plan.tekton_around import GIT
+from secure_pipeline.plan.tekton_pipelines import BUILD, MEMORIES, PROMOTE, WORK
+from secure_pipeline.plan.tekton_runs import CLAIM, KEY_FILE, POLICY_FILE, TARGETS_PLACE
 from secure_pipeline.plan.tekton_text import labelled, text
 
 STARTER = f"{PROGRAM}-start"
 _RBAC = "rbac.authorization.k8s.io"
 _KUSTOMIZE = "kustomize.config.k8s.io/v1beta1"
 _NAMESPACE = PROGRAM
+_FREE = ("config", "commit", "push", "image", "target")
+"""Parameters that whoever starts a run chooses: none of them says what is trusted."""
+_FIXED = {"policy": POLICY_FILE, "key": KEY_FILE, "targets": TARGETS_PLACE}
+"""What the ConfigMap of the rules starts with."""
 _RULES = {
-    "the name is build-RUN-ATTEMPT, of what it is started for": (
-        "!has(object.metadata.generateName) && "
-        "object.metadata.name.matches('^build-[0-9]{1,20}-[0-9]{1,5}$')"
+    "the name is PIPELINE-RUN-ATTEMPT, of what it is started for": (
+        "!has(object.metadata.generateName) && object.metadata.name.matches("
+        f"'^({BUILD}|{PROMOTE})-[0-9]{{1,20}}-[0-9]{{1,5}}$')"
     ),
-    "the pipeline is build, as it is in this namespace": (
+    "the pipeline is the one of the name, as it is in this namespace": (
         "has(object.spec.pipelineRef) && has(object.spec.pipelineRef.name) && "
-        "object.spec.pipelineRef.name == 'build' && !has(object.spec.pipelineRef.resolver) && "
-        "!has(object.spec.pipelineSpec)"
+        f"object.spec.pipelineRef.name in ['{BUILD}', '{PROMOTE}'] && "
+        "object.metadata.name.startsWith(object.spec.pipelineRef.name + '-') && "
+        "!has(object.spec.pipelineRef.resolver) && !has(object.spec.pipelineSpec)"
     ),
     "accounts and pods are those of the stages": (
         f"object.spec.taskRunTemplate.serviceAccountName == '{PROGRAM}' && "
@@ -37,22 +45,28 @@ _RULES = {
         f"t.serviceAccountName == '{PROGRAM}-' + t.pipelineTaskName && !has(t.podTemplate) && "
         "!has(t.stepSpecs) && !has(t.sidecarSpecs)))"
     ),
-    "policy and key are the cluster's; image of the steps and database are not chosen": (
-        "has(object.spec.params) && object.spec.params.all(p, "
-        "p.name in ['config', 'push', 'target'] || "
-        "(p.name == 'policy' && p.value == '/workspace/policy/release.yaml') || "
-        "(p.name == 'key' && p.value == 'file:/workspace/keys/release.key')) && "
+    f"every parameter but {', '.join(_FREE)} has a value that the ConfigMap {STARTER} lists": (
+        f"has(object.spec.params) && object.spec.params.all(p, p.name in {list(_FREE)} || "
+        "(p.name in params.data && p.value != '' && "
+        "p.value in params.data[p.name].split('\\n'))) && "
         "object.spec.params.exists(p, p.name == 'policy')"
     ),
-    "policy and keys come from their own ConfigMap and Secret": (
+    "places are the run's own new volume, and what the cluster has under their names": (
         "has(object.spec.workspaces) && "
         "object.spec.workspaces.exists(w, w.name == 'policy') && object.spec.workspaces.all(w, "
-        f"(w.name == 'policy' && has(w.configMap) && w.configMap.name == '{PROGRAM}-policy') || "
+        "!has(w.subPath) && ("
+        f"(w.name == '{WORK}' && has(w.volumeClaimTemplate) && "
+        "w.volumeClaimTemplate.spec.all(k, k in ['accessModes', 'resources'])) || "
+        f"(w.name == '{MEMORIES}' && has(w.persistentVolumeClaim) && "
+        f"w.persistentVolumeClaim.claimName == '{CLAIM}') || "
+        "(w.name in ['policy', 'targets'] && has(w.configMap) && !has(w.configMap.items) && "
+        f"w.configMap.name == '{PROGRAM}-' + w.name) || "
         f"(w.name == 'keys' && has(w.secret) && w.secret.secretName == '{PROGRAM}-key') || "
-        f"(w.name in ['source', 'state'] && has(w.persistentVolumeClaim)))"
+        f"(w.name in ['registry', '{GIT}'] && has(w.secret) && "
+        f"w.secret.secretName == '{PROGRAM}-' + w.name)))"
     ),
 }
-"""Message to the condition that a run must meet (CEL)."""
+"""Message to the condition that a run must meet (CEL); ``params`` is the ConfigMap of the rules."""
 
 
 def files(resources: Sequence[str]) -> Mapping[str, str]:
@@ -69,7 +83,7 @@ def files(resources: Sequence[str]) -> Mapping[str, str]:
         "tekton/rbac/start.yaml": text(
             (
                 "Who hands over from another engine: the account, or whom the API server's"
-                " authentication puts into the group. It may start the Pipeline and read how it"
+                " authentication puts into the group. It may start the Pipelines and read how it"
                 " goes. Each run has the name of what it was started for, so a second one of that"
                 " name, a replay, is refused as AlreadyExists.",
             ),
@@ -77,10 +91,13 @@ def files(resources: Sequence[str]) -> Mapping[str, str]:
         ),
         "tekton/rbac/admission.yaml": text(
             (
-                "What it starts: the Pipeline as it is here, with the accounts, the policy, the key"
-                " and the image of the steps that the cluster has chosen.",
+                "What it starts: the Pipelines as they are here, with the accounts, the policy, the"
+                " key and the image of the steps that the cluster has chosen. The ConfigMap lists,"
+                " a line each, which values a parameter may have; without a source-url in it"
+                " nobody hands over a build.",
             ),
             *_admission(),
+            {**labelled("v1", "ConfigMap", STARTER, None), "data": dict(_FIXED)},
         ),
     }
     # Each directory by itself: kustomize takes no base that has the overlay in it.
@@ -157,6 +174,7 @@ def _admission() -> tuple[dict[str, Any], dict[str, Any]]:
     )
     spec = {
         "failurePolicy": "Fail",
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
         "matchConstraints": {"resourceRules": [rules]},
         "matchConditions": [{"name": "handed-over", "expression": who}],
         "validations": [
@@ -164,7 +182,12 @@ def _admission() -> tuple[dict[str, Any], dict[str, Any]]:
         ],
     }
     version = "admissionregistration.k8s.io/v1"
-    binding = {"policyName": STARTER, "validationActions": ["Deny"]}
+    binding = {
+        "policyName": STARTER,
+        # The one in the namespace of the run.
+        "paramRef": {"name": STARTER, "parameterNotFoundAction": "Deny"},
+        "validationActions": ["Deny"],
+    }
     return (
         labelled(version, "ValidatingAdmissionPolicy", STARTER, spec),
         labelled(version, "ValidatingAdmissionPolicyBinding", STARTER, binding),

@@ -1,4 +1,4 @@
-"""A Task a stage, and one for the report at the end.
+"""A Task a stage.
 
 A parameter only ever is one argument of its own or the value of a variable.
 """
@@ -11,7 +11,6 @@ from secure_pipeline.plan.model import (
     ENGINE,
     KEY,
     POLICY,
-    PROGRAM,
     RUN,
     STATE,
     Network,
@@ -21,7 +20,6 @@ from secure_pipeline.plan.model import (
 from secure_pipeline.plan.tekton_text import duration, labelled
 
 USER = 65532
-REPORT = "report"
 RESULTS = "/tekton/results"
 TEMPORARY = "/tmp"  # noqa: S108 - an empty volume of the pod
 IDENTITY = "/var/run/secrets/secure-pipeline"
@@ -48,17 +46,24 @@ _FILES = {
 }
 """Variables that may name a file, and the workspace that such files come from."""
 _REGISTRIES = ("registry", "config.json with the logins of registries: a Secret.")
+SOURCE, STATE_PLACE = "source", "state"
 PLACES = {
-    "source": "The repository, checked out at the commit of the run.",
-    "state": "What the stages of a run leave for each other.",
+    SOURCE: "The repository, checked out at the commit of the run.",
+    STATE_PLACE: "What the stages of a run leave for each other.",
 }
+"""Workspaces of the stages, with what is in them."""
+MEMORY = "What is known of earlier promotions; without it nothing is promoted."
 
 
 def task(stage: Stage, image: str) -> dict[str, Any]:
     """The Task of a stage."""
-    parameters = [
-        *common_parameters(image),
-        {"name": "run", "description": "Id of the run, the same for all its stages."},
+    parameters = [image_parameter(image)]
+    run = {"name": "run", "description": "Id of the run, the same for all its stages."}
+    if reads_source(stage):
+        parameters += [config_parameter(), run]
+    else:
+        parameters.append({**run, "default": ""})
+    parameters += [
         *(optional_parameter(parameter(name), f"Value of {name}.") for name in stage.variables),
     ]
     if takes_image(stage):
@@ -80,15 +85,23 @@ def task(stage: Stage, image: str) -> dict[str, Any]:
     return labelled(VERSION, "Task", stage.name, spec)
 
 
+def reads_source(stage: Stage) -> bool:
+    """What leaves no result of its own looks at the image alone: it needs no repository."""
+    return _own_result(stage.name) in stage.writes
+
+
+def remembers(stage: Stage) -> bool:
+    """What it leaves is for later runs, not for the other stages of its own."""
+    return "promotions/" in stage.writes
+
+
 def _is_cut_off(stage: Stage) -> bool:
     """Its tool is started in a network namespace of its own, with nothing in it."""
     return bool({"semgrep", "trivy"} & set(stage.tools))
 
 
-def about(stage: Stage | None) -> tuple[str, ...]:
+def about(stage: Stage) -> tuple[str, ...]:
     """What a file says at its top: why a step is allowed what others are not."""
-    if stage is None:
-        return ("What happened in a run, whatever it was.",)
     if _is_cut_off(stage):
         return (
             "The tool gets no network: the program starts it in namespaces of its own, which"
@@ -107,16 +120,15 @@ def about(stage: Stage | None) -> tuple[str, ...]:
     return ()
 
 
-def common_parameters(image: str) -> list[dict[str, Any]]:
-    """Parameters of every task and of the pipeline."""
-    return [
-        {"name": "cli-image", "description": "Image of the steps, by digest.", "default": image},
-        {
-            "name": "config",
-            "description": "Configuration, below the source.",
-            "default": "secure-pipeline.yaml",
-        },
-    ]
+def image_parameter(image: str) -> dict[str, Any]:
+    """The parameter of every task: what its step runs in."""
+    return {"name": "cli-image", "description": "Image of the steps, by digest.", "default": image}
+
+
+def config_parameter() -> dict[str, Any]:
+    """The parameter of every task that reads the source."""
+    about = "Configuration, below the source."
+    return {"name": "config", "description": about, "default": "secure-pipeline.yaml"}
 
 
 def optional_parameter(name: str, meaning: str) -> dict[str, Any]:
@@ -140,13 +152,13 @@ def _own_result(name: str) -> str:
 
 def expected_results(stage: Stage) -> tuple[str, ...]:
     """Stages whose results it builds its own result on."""
-    if _own_result(stage.name) not in stage.writes:
+    if not reads_source(stage):
         return ()
     return tuple(need for need in stage.needs if _own_result(need) in stage.reads)
 
 
 def _results(stage: Stage) -> dict[str, str]:
-    if _own_result(stage.name) not in stage.writes:
+    if not reads_source(stage):
         return {}
     named = _IMAGE if "image/" in stage.writes else {}
     pushes = Permission.REGISTRY in stage.permissions
@@ -155,15 +167,17 @@ def _results(stage: Stage) -> dict[str, str]:
 
 def _workspaces(stage: Stage) -> list[dict[str, Any]]:
     """Only tests write beside the source: their reports."""
-    source: dict[str, Any] = {"name": "source", "description": PLACES["source"]}
-    if stage.name != "test":
-        source["readOnly"] = True
+    found: list[dict[str, Any]] = []
+    state: dict[str, Any] = {"name": STATE_PLACE, "description": PLACES[STATE_PLACE]}
+    if reads_source(stage):
+        source: dict[str, Any] = {"name": SOURCE, "description": PLACES[SOURCE]}
+        found.append(source if stage.name == "test" else {**source, "readOnly": True})
+    else:
+        about = MEMORY if remembers(stage) else state["description"]
+        state |= {"description": about, "optional": True}
     optional = {"optional": True, "readOnly": True}
-    return [
-        source,
-        {"name": "state", "description": PLACES["state"]},
-        *({"name": n, "description": d, **optional} for n, d in optional_workspaces(stage).items()),
-    ]
+    given = optional_workspaces(stage).items()
+    return [*found, state, *({"name": n, "description": d, **optional} for n, d in given)]
 
 
 def optional_workspaces(stage: Stage) -> dict[str, str]:
@@ -191,7 +205,7 @@ def _step(stage: Stage) -> dict[str, Any]:
         "args": words,
         "env": _environment(stage),
         "timeout": duration(stage.timeout),
-        "computeResources": _resources(stage.resources.cpu, stage.resources.memory),
+        "computeResources": resources(stage.resources.cpu, stage.resources.memory),
         "securityContext": security(
             user_namespaces=stage.user_namespaces, cut_off=_is_cut_off(stage)
         ),
@@ -205,12 +219,15 @@ def _word(word: str) -> str:
 
 def _environment(stage: Stage) -> list[dict[str, Any]]:
     """Variables without a value count as not set."""
-    values = {
-        "HOME": TEMPORARY,
-        "SECURE_PIPELINE_CONFIG": "$(workspaces.source.path)/$(params.config)",
+    values = {"HOME": TEMPORARY}
+    if reads_source(stage):
+        values["SECURE_PIPELINE_CONFIG"] = f"$(workspaces.{SOURCE}.path)/$(params.config)"
+    values |= {
         RUN: "$(params.run)",
         ENGINE: "tekton",
-        STATE: "$(workspaces.state.path)",
+        # Without a workspace it is a place that nobody can write: what the next promotion would
+        # know nothing of does not begin.
+        STATE: f"$(workspaces.{STATE_PLACE}.path){'/state' if remembers(stage) else ''}",
         **{name: f"$(params.{parameter(name)})" for name in stage.variables},
     }
     if _results(stage):
@@ -249,7 +266,8 @@ def security(*, user_namespaces: bool = False, cut_off: bool = False) -> dict[st
     }
 
 
-def _resources(cpu: int, memory: int) -> dict[str, Any]:
+def resources(cpu: int, memory: int) -> dict[str, Any]:
+    """What a step asks for, and what it gets at most."""
     return {"requests": dict(_REQUESTS), "limits": {"cpu": str(cpu), "memory": f"{memory}Mi"}}
 
 
@@ -277,39 +295,3 @@ def _volumes(stage: Stage) -> list[dict[str, Any]]:
         sources = [{"serviceAccountToken": token}]
         found.append({"name": "identity", "projected": {"sources": sources}})
     return found
-
-
-def report_task(image: str) -> dict[str, Any]:
-    """The Task that writes the dashboard from what is there and from what Tekton says."""
-    environment = {
-        "HOME": TEMPORARY,
-        "SECURE_PIPELINE_CONFIG": "$(workspaces.source.path)/$(params.config)",
-        RUN: "$(params.run)",
-        STATE: "$(workspaces.state.path)",
-    }
-    step = {
-        "name": REPORT,
-        "image": "$(params.cli-image)",
-        "command": [PROGRAM],
-        "args": [REPORT, "$(params.stages[*])"],
-        "env": [{"name": name, "value": value} for name, value in environment.items()],
-        "timeout": "5m",
-        "computeResources": _resources(1, 512),
-        "securityContext": security(),
-        "volumeMounts": [{"name": "tmp", "mountPath": TEMPORARY}],
-    }
-    spec = {
-        "description": "Writes the dashboard of a run; whether the run passed is not its matter.",
-        "params": [
-            *common_parameters(image),
-            {"name": "run", "description": "Id of the run."},
-            {"name": "stages", "type": "array", "description": "STAGE=STATUS, as Tekton says."},
-        ],
-        "workspaces": [
-            {"name": "source", "description": PLACES["source"], "readOnly": True},
-            {"name": "state", "description": PLACES["state"]},
-        ],
-        "steps": [step],
-        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
-    }
-    return labelled(VERSION, "Task", REPORT, spec)

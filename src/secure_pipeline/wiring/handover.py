@@ -22,7 +22,12 @@ class OpenedState:
 
 
 def open_place(options: Options, world: World) -> Place:
-    """Where things are. Raises: ConfigError."""
+    """Where things are; who names the state directory needs no configuration.
+
+    Raises: ConfigError.
+    """
+    if options.state and not options.config:
+        return Place(world.directory, options.state.absolute())
     path = (options.config or configuration.find(world.directory)).absolute()
     return Place(path.parent, (options.state or path.parent / STATE).absolute())
 

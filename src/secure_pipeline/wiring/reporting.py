@@ -7,15 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from secure_pipeline import config as configuration
 from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.errors import Inconclusive, PipelineError, UsageError
-from secure_pipeline.place import Place
 from secure_pipeline.report import dashboard
 from secure_pipeline.run import GRAPH, RunOutcome, StageOutcome
 from secure_pipeline.runs import Run, RunStore, StoredResult
 from secure_pipeline.stages.result import StageResult, Verdict
-from secure_pipeline.wiring.options import STATE, Options, World
+from secure_pipeline.wiring.handover import open_place
+from secure_pipeline.wiring.options import Options, World
 
 _WORD = re.compile(r"([a-z]{1,20})=([A-Za-z]{1,20})\Z")
 _KEEP_NOTHING = ("verify",)
@@ -28,7 +27,8 @@ class Reported:
     """What was written."""
 
     outcome: RunOutcome
-    path: Path
+    path: Path | None
+    """None if no stage came as far as to begin the run."""
 
 
 def report_run(words: Iterable[str], options: Options, world: World) -> Reported:
@@ -39,11 +39,11 @@ def report_run(words: Iterable[str], options: Options, world: World) -> Reported
     Raises: UsageError, ConfigError, Unavailable.
     """
     statuses = _parse(words)
-    path = (options.config or configuration.find(world.directory)).absolute()
-    place = Place(path.parent, (options.state or path.parent / STATE).absolute())
     if not options.run:
         raise UsageError("no run is named", hint="--run ID")
-    store = RunStore(place.runs)
+    store = RunStore(open_place(options, world).runs)
+    if statuses and not store.exists(options.run):
+        return Reported(_outcome(Run(store.directory / options.run), statuses), None)
     run = store.open(options.run)
     outcome = _outcome(run, statuses)
     earlier = dashboard.earlier(store, run.id)

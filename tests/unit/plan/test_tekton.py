@@ -31,7 +31,7 @@ DOCUMENTS = list(documents())
 
 def of_kind(kind: str) -> dict[str, dict[str, Any]]:
     return {
-        value["metadata"].get("name", path): value
+        value["metadata"].get("name") or value["spec"]["pipelineRef"]["name"]: value
         for path, value in DOCUMENTS
         if value["kind"] == kind
     }
@@ -39,6 +39,7 @@ def of_kind(kind: str) -> dict[str, dict[str, Any]]:
 
 TASKS = of_kind("Task")
 PIPELINE = of_kind("Pipeline")["build"]["spec"]
+PROMOTE = of_kind("Pipeline")["promote"]["spec"]
 ENDING = {item["name"]: item for item in PIPELINE["tasks"]}
 
 
@@ -85,9 +86,9 @@ def test_ci_07_a_parameter_is_one_argument_or_one_value() -> None:
 
 def test_stages_run_in_the_order_of_the_plan() -> None:
     """Each stage is a task of its name that starts after exactly what it needs."""
-    assert list(ENDING) == list(STAGES)
+    assert list(ENDING) == ["fetch", *STAGES]
     for name, stage in STAGES.items():
-        assert tuple(ENDING[name].get("runAfter", ())) == stage.needs
+        assert tuple(ENDING[name]["runAfter"]) == (stage.needs or ("fetch",))
         assert ENDING[name]["taskRef"] == {"name": name}
         words = [word for word in stage.command if "{" not in word]
         used = [*step(name)["command"], *step(name)["args"]]
@@ -101,9 +102,48 @@ def test_nothing_goes_on_after_a_failure() -> None:
             assert not place.endswith(("/onError", "/retries")), (path, place)
 
 
-def test_only_promote_depends_on_a_parameter() -> None:
-    """Without a target nothing is promoted; no gate can be switched off."""
-    assert [name for name, item in ENDING.items() if "when" in item] == ["promote"]
+def test_no_gate_depends_on_a_parameter() -> None:
+    """Without an address nothing is fetched, without a target nothing promoted; that is all."""
+    assert {name for name, item in ENDING.items() if "when" in item} == {"fetch", "promote"}
+    assert not any("when" in item for item in PROMOTE["tasks"])
+
+
+def test_a_run_has_a_volume_of_its_own() -> None:
+    """Source and state are parts of one new volume, where each run finds nothing of another."""
+    for name, item in ENDING.items():
+        parts = {w["name"]: w for w in item["workspaces"] if w["name"] in ("source", "state")}
+        for part, binding in parts.items():
+            own = {"name": part, "workspace": "work", "subPath": part}
+            assert binding == own or name == "promote"
+    (work,) = (
+        w for w in of_kind("PipelineRun")["build"]["spec"]["workspaces"] if w["name"] == "work"
+    )
+    assert set(work) == {"name", "volumeClaimTemplate"}
+
+
+def test_promotions_are_remembered() -> None:
+    """Promote's state outlives runs, is the same for both Pipelines, and cannot be left out."""
+    for item in (ENDING["promote"], {t["name"]: t for t in PROMOTE["tasks"]}["promote"]):
+        assert item["workspaces"][0] == {"name": "state", "workspace": "promotions"}
+    (state,) = (e["value"] for e in step("promote")["env"] if e["name"] == "SECURE_PIPELINE_STATE")
+    assert state == "$(workspaces.state.path)/state", "without one: /state, which is read-only"
+    assert step("promote")["securityContext"]["readOnlyRootFilesystem"] is True
+    claim = of_kind("PersistentVolumeClaim")["secure-pipeline-promotions"]["spec"]
+    assert claim["accessModes"] == ["ReadWriteOnce"]
+
+
+def test_an_image_is_promoted_without_a_source() -> None:
+    """The Pipeline promote verifies, then promotes, the same image; neither task has a source."""
+    verify, promote = PROMOTE["tasks"]
+    assert (verify["name"], promote["name"]) == ("verify", "promote")
+    assert promote["runAfter"] == ["verify"]
+    for item in (verify, promote):
+        values = {p["name"]: p["value"] for p in item["params"]}
+        assert values["image"] == "$(params.image)"
+        assert ("run" in values) == (item is promote), "verify takes the evidence of any run"
+        spec = TASKS[item["name"]]["spec"]
+        assert "source" not in {w["name"] for w in spec["workspaces"]}
+        assert "SECURE_PIPELINE_CONFIG" not in {e["name"] for e in step(item["name"])["env"]}
 
 
 def test_the_report_is_written_at_any_end() -> None:
@@ -202,16 +242,22 @@ def test_no_stage_may_do_anything_in_the_cluster() -> None:
     }  # fmt: skip
 
 
-def test_accounts_of_a_run_exist() -> None:
-    """The run to start from names accounts and a pipeline that are there."""
-    (value,) = of_kind("PipelineRun").values()
+@pytest.mark.parametrize("name", ["build", "promote"])
+def test_accounts_of_a_run_exist(name: str) -> None:
+    """The run to start from names accounts, a pipeline and places that are there."""
+    value = of_kind("PipelineRun")[name]
+    pipeline = of_kind("Pipeline")[name]["spec"]
     spec = value["spec"]
+    assert spec["pipelineRef"] == {"name": name}
+    assert {t["pipelineTaskName"] for t in spec["taskRunSpecs"]} <= {
+        t["name"] for t in pipeline["tasks"]
+    }
     named = {item["serviceAccountName"] for item in spec["taskRunSpecs"]}
     assert named | {spec["taskRunTemplate"]["serviceAccountName"]} <= set(of_kind("ServiceAccount"))
-    declared = {item["name"]: item.get("optional", False) for item in PIPELINE["workspaces"]}
+    declared = {item["name"]: item.get("optional", False) for item in pipeline["workspaces"]}
     given = {item["name"] for item in spec["workspaces"]}
     assert {name for name, optional in declared.items() if not optional} <= given <= set(declared)
-    assert {item["name"] for item in spec["params"]} <= {p["name"] for p in PIPELINE["params"]}
+    assert {item["name"] for item in spec["params"]} <= {p["name"] for p in pipeline["params"]}
 
 
 def test_a_stage_that_is_added_to_the_plan_is_rendered() -> None:
