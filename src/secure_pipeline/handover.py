@@ -1,7 +1,7 @@
 """A run as one file, to go on in another place: what ``state pack`` writes and ``unpack`` reads.
 
-The file is a tar archive of ``runs/<id>/``, ``image/`` and the ledger. What reads it is told its
-digest by a way of its own (the output of a job), because the file lies where others can write.
+The file is a tar archive of ``runs/<id>/``, ``image/``, ``files/`` and the ledger. What reads it
+is told its digest by a way of its own (the output of a job), as it lies where others can write.
 Several files are unpacked over each other when stages ran side by side; what one of them has
 otherwise than another is refused, except for when and where a run began.
 """
@@ -28,7 +28,7 @@ _MAX_HEADER = 1 << 20
 
 
 def pack(place: Place, run: str, target: Path) -> Digest:
-    """Write the run, the image and the ledger to a file and return the file's digest.
+    """Write the run, the image, its files and the ledger to a file; return the file's digest.
 
     The same state gives the same bytes. Raises: UsageError if there is no such run; Unavailable.
     """
@@ -76,7 +76,7 @@ def unpack(place: Place, source: Path, digest: Digest) -> int:
 
 
 def _files(place: Place, run: str) -> Iterator[Path]:
-    for directory in (place.runs / run, place.layout):
+    for directory in (place.runs / run, place.layout, place.files):
         yield from sorted(p for p in directory.rglob("*") if p.is_file() and not p.is_symlink())
     if (place.state / LEDGER).is_file():
         yield place.state / LEDGER
@@ -104,7 +104,7 @@ def _of_a_run(name: str) -> bool:
         return False
     if parts[0] == "runs":
         return len(parts) > 2 and bool(RUN_ID.match(parts[1]))
-    return name == LEDGER or (len(parts) > 1 and parts[0] == "image")
+    return name == LEDGER or (len(parts) > 1 and parts[0] in ("image", "files"))
 
 
 def _place(path: Path, content: IO[bytes]) -> None:

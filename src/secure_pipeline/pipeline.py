@@ -45,6 +45,7 @@ from secure_pipeline.runs import Run, RunStore, dump_result
 from secure_pipeline.signing import Recording, sign_recorded
 from secure_pipeline.stages import analyze, build, scan, sign, test, verify
 from secure_pipeline.stages.result import StageResult
+from secure_pipeline.stages.signfiles import are_there
 
 
 @dataclass(frozen=True)
@@ -299,7 +300,14 @@ class Pipeline:
             recording = Recording(
                 self.ports.ledger(), self.settings.signing_key, self.settings.anchor
             )
-            return sign_recorded(inputs, recording, self.ports.signer, self.ports.clock, on_event)
+            return sign_recorded(
+                inputs,
+                self.place.files,
+                recording,
+                self.ports.signer,
+                self.ports.clock,
+                on_event,
+            )
 
         def depends(results: Results) -> Mapping[str, Any]:
             return {
@@ -313,7 +321,7 @@ class Pipeline:
                 "required": list(required),
             }
 
-        return Task("sign", execute, depends)
+        return Task("sign", execute, depends, lambda result: are_there(result, self.place.files))
 
     def _verify(self) -> Task:
         def execute(results: Results, on_event: OnEvent) -> StageResult:

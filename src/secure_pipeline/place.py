@@ -23,6 +23,11 @@ class Place:
         return self.state / "image"
 
     @property
+    def files(self) -> Path:
+        """The files that were signed on their own, of the run that was signed last."""
+        return self.state / "files"
+
+    @property
     def cache(self) -> Path:
         """Evidence of unchanged inputs."""
         return self.state / "cache"

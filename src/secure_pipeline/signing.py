@@ -5,9 +5,10 @@ Whoever cuts entries off the ledger afterwards is caught by the head: it is sign
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from secure_pipeline.attestations.author import author
 from secure_pipeline.audit import checkpoint
@@ -19,6 +20,7 @@ from secure_pipeline.oci.layout import Layout
 from secure_pipeline.ports import AnySigner, Clock, SecretUse
 from secure_pipeline.stages import sign
 from secure_pipeline.stages.result import StageResult, Verdict
+from secure_pipeline.stages.signfiles import FIGURE, FileSigning, SignedFile
 
 _FILE = "file:"
 _ENDED = ("keyId", "identity", "issuer", "certificate", "logIndex", "seal", "statements")
@@ -38,15 +40,18 @@ class Recording:
 
 def sign_recorded(
     inputs: sign.SignInputs,
+    files: Path,
     recording: Recording,
     open_signer: Callable[[], AnySigner],
     clock: Clock,
     on_event: OnEvent,
 ) -> StageResult:
-    """Sign as ``stages.sign`` does, each step recorded before it happens.
+    """Sign as ``stages.sign`` does, each step recorded before it happens; then the files.
 
+    ``files``: directory for the files that the build named, with their bundles; they are in the
+    figure ``files``.
     Raises: Unavailable if something cannot be recorded, and then nothing is signed; like
-    ``stages.sign.sign``.
+    ``stages.sign.sign`` and ``FileSigning``.
     """
     ledger, run = recording.ledger, inputs.context.run_id
     use = SecretUse("sign", sign.STAGE, str(inputs.image), run, {"key": recording.key})
@@ -55,9 +60,31 @@ def sign_recorded(
         result = sign.sign(inputs, signer, clock, on_event)
         details.update(_outcome(result))
     if result.verdict is Verdict.PASS:
+        signed = _sign_files(FileSigning(inputs, files), recording, signer, on_event)
+        figures = {**result.figures, FIGURE: [item.to_json() for item in signed]}
+        result = replace(result, figures=figures)
         on_event(Progress(sign.STAGE, "anchoring the ledger"))
         _anchor(inputs, recording, signer, clock)
     return result
+
+
+def _sign_files(
+    signing: FileSigning, recording: Recording, signer: AnySigner, on_event: OnEvent
+) -> list[SignedFile]:
+    """Sign each file of the run; only all of them come into their place."""
+    signed: list[SignedFile] = []
+    who = author(signer)
+    with signing.taken():
+        for file in signing.files:
+            on_event(Progress(sign.STAGE, f"signing {file.name}"))
+            run = signing.inputs.context.run_id
+            subject = f"{file.name}@{file.digest}"
+            use = SecretUse("sign", sign.STAGE, subject, run, {"key": recording.key})
+            with recorded(recording.ledger, use) as details:
+                made = signing.sign(file, who)
+                details.update(_ended(who.figures([made.envelope])))
+            signed.append(made)
+    return signed
 
 
 def _opened(recording: Recording, run: str, open_signer: Callable[[], AnySigner]) -> AnySigner:
@@ -74,8 +101,12 @@ def _opened(recording: Recording, run: str, open_signer: Callable[[], AnySigner]
 def _outcome(result: StageResult) -> dict[str, Value]:
     if result.verdict is not Verdict.PASS:
         return {"outcome": Outcome.REFUSED.value, "reason": result.summary}
-    figures = {"keyId": result.figures.get("key"), **result.figures}
-    return {name: figures[name] for name in _ENDED if figures.get(name) is not None}
+    return _ended(result.figures)
+
+
+def _ended(figures: Mapping[str, Any]) -> dict[str, Value]:
+    known = {"keyId": figures.get("key"), **figures}
+    return {name: known[name] for name in _ENDED if known.get(name) is not None}
 
 
 def _anchor(inputs: sign.SignInputs, recording: Recording, signer: AnySigner, clock: Clock) -> None:

@@ -33,6 +33,8 @@ BUILT = {
     "runs/r/stages/build.json": "{}",
     "image/index.json": "{}",
     "image/blobs/sha256/aa": "blob",
+    "files/a.whl": "signed",
+    "files/a.whl.sigstore.json": "{}",
     "ledger.jsonl": "one\n",
 }
 KEPT = {"runs/other/run.json": "{}", "cache/x": "x", "builder/x": "x", ".gitignore": "*"}
@@ -51,7 +53,7 @@ def contents(state: Path) -> dict[str, str]:
 
 
 def test_what_ran_side_by_side_is_put_together(tmp_path: Path) -> None:
-    """Two halves of a run become one; only the run, the image and the ledger move."""
+    """Two halves of a run become one; only the run, the image, its files and the ledger move."""
     target = place(tmp_path / "c", {})
     for name, files in (("a", ANALYZED), ("b", {**BUILT, **KEPT})):
         file = tmp_path / f"{name}.tar"
@@ -92,6 +94,7 @@ def test_a_run_that_is_not_there_is_not_packed(tmp_path: Path) -> None:
         ("runs/r/run.json", "{}"),
         ("image/index.json", "{ }"),
         ("image/index.json", "{}\n"),
+        ("files/a.whl", "other"),
     ],
 )
 def test_what_is_there_is_not_replaced(tmp_path: Path, name: str, text: str) -> None:
@@ -107,7 +110,8 @@ def test_what_is_there_is_not_replaced(tmp_path: Path, name: str, text: str) -> 
     "name",
     [
         "../escaped", "/etc/passwd", "runs/../../x", "runs/r", "runs/./r/x", "runs//r/x", "cache/x",
-        "image", "image/.hidden", ".gitignore", "runs/-r/x", "ledger.jsonl/x", "",
+        "image", "image/.hidden", "files", "files/../x", ".gitignore", "runs/-r/x", "ledger.jsonl/x",
+        "",
     ],
 )  # fmt: skip
 def test_only_files_of_a_run_are_unpacked(tmp_path: Path, name: str) -> None:

@@ -71,7 +71,8 @@ class ImageFile:
 
     def __post_init__(self) -> None:
         """Raises: VerificationFailed."""
-        if not _PATH.fullmatch(self.path) or not _NAME.fullmatch(self.name):
+        plain = _PATH.fullmatch(self.path) and posixpath.normpath(self.path) == self.path
+        if not plain or not _NAME.fullmatch(self.name):
             raise VerificationFailed(f"{self.path[:200]!r} is no name for a file to sign")
         if self.name.endswith(BUNDLE_SUFFIX):
             raise VerificationFailed(f"{self.name[:200]!r} would be taken for a signature")

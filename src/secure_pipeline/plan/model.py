@@ -157,6 +157,8 @@ class _Facts:
 
 
 IMAGE_LAYOUT = "image/"
+FILES = "files/"
+"""Files of the image that were signed on their own, each with its bundle."""
 LEDGER = "ledger.jsonl"
 _VAULT = (
     *("VAULT_ADDR", "VAULT_NAMESPACE", "VAULT_CACERT"),
@@ -185,7 +187,7 @@ _FACTS: Mapping[str, _Facts] = {
     "sign": _Facts(
         gate=False,
         reads=(IMAGE_LAYOUT,),
-        writes=(IMAGE_LAYOUT, LEDGER),
+        writes=(IMAGE_LAYOUT, FILES, LEDGER),
         permissions=(Permission.SOURCE, Permission.IDENTITY, Permission.REGISTRY),
         network=(Network.VAULT, Network.REGISTRY),
         variables=(POLICY, KEY, PUSH, *_VAULT),
