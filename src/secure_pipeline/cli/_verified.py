@@ -1,4 +1,4 @@
-"""What ``verify`` prints: all rules of one image, or one line each of several."""
+"""What ``verify`` prints: all rules of one image or file, or one line each of several images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,26 @@ if TYPE_CHECKING:
 
 def show_one(output: Output, image: ImageReference, result: StageResult) -> ExitCode:
     """Print every rule and the verdict; return its exit code."""
+    _rules(output, f"image {image}", result)
+    output.document("Verification", _document(image, result))
+    return result.code
+
+
+def show_file(output: Output, path: str, result: StageResult) -> ExitCode:
+    """Print every rule of a file and the verdict; return its exit code."""
+    _rules(output, f"file {path}", result)
+    named = {name: result.figures[name] for name in ("digest", "signedName", "run", "image")}
+    output.document("FileVerification", {"file": path, **named, **_verdict(result)})
+    return result.code
+
+
+def _rules(output: Output, title: str, result: StageResult) -> None:
     from secure_pipeline.report import to_text
 
-    output.text(f"image {image}")
+    output.text(title)
     for line in to_text.decision_lines(result.figures.get("decision", ())):
         output.text(line)
     output.text(f"{result.verdict.value}: {result.summary}")
-    output.document("Verification", _document(image, result))
-    return result.code
 
 
 def show_many(output: Output, results: Iterable[tuple[ImageReference, StageResult]]) -> ExitCode:
@@ -50,8 +62,14 @@ def _worst(codes: list[ExitCode]) -> ExitCode:
 def _document(image: ImageReference, result: StageResult) -> dict[str, Any]:
     from secure_pipeline.records import encode
 
+    vsa = encode(result.evidence[0].predicate) if result.evidence else None
+    return {"image": str(image), **_verdict(result), "vsa": vsa}
+
+
+def _verdict(result: StageResult) -> dict[str, Any]:
+    from secure_pipeline.records import encode
+
     return {
-        "image": str(image),
         "verdict": result.verdict.value,
         "exitCode": int(result.code),
         "summary": result.summary,

@@ -13,9 +13,12 @@ from secure_pipeline.cli._options import (
     IdentityOption,
     IssuerOption,
     JsonOption,
+    LayersOption,
+    LayoutOption,
     LedgerOption,
     PlainHttpOption,
     PolicyOption,
+    PublicKeysOption,
     RealmOption,
     RegistryCaOption,
     RunOption,
@@ -30,24 +33,22 @@ def verify(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE... | layout DIRECTORY | running TARGET...]",
-            help="[HOST/]NAME@sha256:DIGEST; or an OCI layout; or what runs: docker://NAME, "
-            "docker://, k8s://NAMESPACE[/KIND/NAME]. The image of the latest run by default.",
+            metavar="[IMAGE... | layout DIRECTORY | file PATH | running TARGET...]",
+            help="[HOST/]NAME@sha256:DIGEST; or an OCI layout; or a file with a bundle beside "
+            "it; or what runs: docker://NAME, docker://, k8s://NAMESPACE[/KIND/NAME]. The image "
+            "of the latest run by default.",
         ),
     ] = None,
-    key: Annotated[
-        list[Path] | None,
-        typer.Option("--key", help="Public key (PEM) to trust besides the policy's keys."),
-    ] = None,
+    key: PublicKeysOption = None,
     identity: IdentityOption = None,
     issuer: IssuerOption = None,
     trust_root: TrustRootOption = None,
-    layout: Annotated[
-        Path | None, typer.Option("--layout", help="OCI layout that holds IMAGE.")
+    layout: LayoutOption = None,
+    layers: LayersOption = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="file: its bundle; PATH.sigstore.json by default."),
     ] = None,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Hash the layers of an image in a registry too.")
-    ] = False,
     config: ConfigOption = None,
     policy: PolicyOption = None,
     state: StateOption = None,
@@ -66,8 +67,8 @@ def verify(
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Verify image and evidence against the policy, rule by rule; or everything that runs."""
-    from secure_pipeline.cli._verified import show_many, show_one
-    from secure_pipeline.wiring import verify_image, verify_images
+    from secure_pipeline.cli._verified import show_file, show_many, show_one
+    from secure_pipeline.wiring import verify_file, verify_image, verify_images
     from secure_pipeline.wiring.keyless import Trust, operator_identity
     from secure_pipeline.wiring.options import Options, RegistryOptions
     from secure_pipeline.wiring.verifying import VerifyTarget
@@ -93,6 +94,11 @@ def verify(
             hint="secure-pipeline verify running docker://NAME takes it",
         )
     output = Output(as_json=as_json)
+    if first == "file" or bundle:
+        if first != "file" or len(rest) != 1:
+            raise UsageError("one file is named", hint="secure-pipeline verify file PATH")
+        target = VerifyTarget(None, None, None, keys, layers, trust)
+        return show_file(output, rest[0], verify_file(Path(rest[0]), bundle, target, options))
     if rest and first != "layout":
         target = VerifyTarget(None, None, layout, keys, layers, trust)
         return show_many(output, verify_images(words or (), target, options))

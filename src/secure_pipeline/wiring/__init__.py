@@ -183,6 +183,15 @@ def verify_image(target: VerifyTarget, options: Options) -> tuple[ImageReference
     return verifying.verify_image(target, options, _world(), stores, ignore)
 
 
+def verify_file(
+    path: Path, bundle: Path | None, target: VerifyTarget, options: Options
+) -> StageResult:
+    """Verify one file by the bundle beside it. Raises: UsageError, ConfigError, Unavailable."""
+    from secure_pipeline.wiring import verifying
+
+    return verifying.verify_file(path, bundle, target, options, _world(), ignore)
+
+
 def verify_images(
     images: Sequence[str], target: VerifyTarget, options: Options
 ) -> Iterator[tuple[ImageReference, StageResult]]:

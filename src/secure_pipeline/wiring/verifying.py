@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,15 +19,15 @@ from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference, in_registry
 from secure_pipeline.oci.store import Source
-from secure_pipeline.place import Place
 from secure_pipeline.policy import document
 from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.ports import IdentityVerifier
 from secure_pipeline.runs import RunStore
-from secure_pipeline.stages import verify
+from secure_pipeline.stages import verify, verifyfile
 from secure_pipeline.stages.result import StageResult
+from secure_pipeline.wiring.handover import open_place
 from secure_pipeline.wiring.keyless import Trust
-from secure_pipeline.wiring.options import STATE, Options, World
+from secure_pipeline.wiring.options import Options, World
 from secure_pipeline.wiring.stores import Stores
 
 AT_ONCE = 8
@@ -90,6 +91,34 @@ def verify_images(
         yield from zip((inputs.image for inputs in every), results, strict=True)
 
 
+def verify_file(
+    path: Path, bundle: Path | None, target: VerifyTarget, options: Options, world: World,
+    on_event: OnEvent,
+) -> StageResult:  # fmt: skip
+    """Verify one file by the bundle beside it, or by the one that is named.
+
+    Raises: UsageError (no plain file), ConfigError, Unavailable.
+    """
+    path = world.directory / path
+    if path.is_symlink() or not path.is_file():
+        there = os.path.lexists(path)
+        raise UsageError(
+            "not a plain file" if there else "there is no such file",
+            where=str(path),
+            hint="secure-pipeline verify file PATH, the file itself and no link to it",
+        )
+    policy = load_policy(options)
+    inputs = verifyfile.VerifyFileInputs(
+        path=path,
+        policy=policy,
+        bundle=world.directory / bundle if bundle else None,
+        operator_keys=operator_keys(target, world),
+        operator_identity=target.trust.identity,
+        identity_verifier=target.trust.verifier(policy),
+    )
+    return verifyfile.verify_file(inputs, SystemClock(), on_event)
+
+
 def verify_inputs(
     target: VerifyTarget, options: Options, world: World, stores: Stores
 ) -> verify.VerifyInputs:
@@ -128,10 +157,10 @@ def locate(target: VerifyTarget, options: Options, world: World, stores: Stores)
     reference = ImageReference.parse(target.image) if target.image else None
     if reference and (target.layout or in_registry(reference.name)):
         return Located(reference, stores.source(reference.name, target.layout))
-    path = (options.config or configuration.find(world.directory)).absolute()
-    place = Place(path.parent, (options.state or path.parent / STATE).absolute())
+    place = open_place(options, world)
     if reference is None:
-        reference = _latest_image(configuration.load(path), RunStore(place.runs), options.run)
+        config = configuration.load(options.config or configuration.find(world.directory))
+        reference = _latest_image(config, RunStore(place.runs), options.run)
     return Located(reference, Layout.open(target.layout or place.layout))
 
 
