@@ -110,8 +110,8 @@ def test_what_is_there_is_not_replaced(tmp_path: Path, name: str, text: str) -> 
     "name",
     [
         "../escaped", "/etc/passwd", "runs/../../x", "runs/r", "runs/./r/x", "runs//r/x", "cache/x",
-        "image", "image/.hidden", "files", "files/../x", ".gitignore", "runs/-r/x", "ledger.jsonl/x",
-        "",
+        "image", "image/.hidden", "files", "files/../x", ".gitignore", "runs/-r/x",
+        "ledger.jsonl/x", "",
     ],
 )  # fmt: skip
 def test_only_files_of_a_run_are_unpacked(tmp_path: Path, name: str) -> None:
