@@ -75,5 +75,4 @@ def _verdict(result: StageResult) -> dict[str, Any]:
         "summary": result.summary,
         "reasons": list(result.reasons),
         "decision": encode(result.figures.get("decision", ())),
-        "vsa": encode(result.evidence[0].predicate) if result.evidence else None,
     }
