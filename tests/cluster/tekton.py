@@ -41,7 +41,7 @@ _CONFIGURATION = (
     *("config-leader-election-controller", "config-leader-election-webhook", "config-logging"),
     *("config-observability", "config-registry-cert", "config-spire", "config-tracing"),
 )
-_IMAGES = ("entrypoint", "nop", "workingdirinit")
+_IMAGES = ("entrypoint", "nop")
 _ENDED = ("True", "False")
 
 
@@ -237,8 +237,8 @@ def _start(cluster: Cluster) -> None:
     }
     images = [
         *("-entrypoint-image", _image("entrypoint"), "-nop-image", _image("nop")),
-        *("-workingdirinit-image", _image("workingdirinit")),
-        # Of features that are off: the flags must only be there.
+        # Of what no Task here has or is off: the flags must only be there.
+        *("-workingdirinit-image", _image("nop")),
         *("-sidecarlogresults-image", _image("nop"), "-shell-image", _image("nop")),
         *("-shell-image-win", _image("nop")),
     ]
