@@ -154,6 +154,7 @@ class PipelinePlace:
         run = yaml.safe_load((ROOT / "tekton/runs/build.yaml").read_text())
         given = {
             "cli-image": IMAGE,
+            "test-image": IMAGE,
             "config": "service/secure-pipeline.yaml",
             "policy": "/workspace/policy/release.yaml",
             "key": "file:/workspace/keys/release.key",

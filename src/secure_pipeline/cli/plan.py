@@ -29,6 +29,10 @@ def plan(
             help="OWNER/NAME@COMMIT whose actions are used, for a repository without its own.",
         ),
     ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", help="HOST/NAME@sha256:DIGEST that Tekton runs the steps in."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> ExitCode:
     """Show the stages with what they read, write, may do and need; or write an engine's files."""
@@ -40,13 +44,13 @@ def plan(
     out = Output(as_json=as_json)
     the = the_plan()
     if render is None:
-        if check or toolkit:
+        if check or toolkit or image:
             raise UsageError("nothing is rendered", hint="secure-pipeline plan --render github")
         for line in plan_text.lines(the):
             out.text(line)
         out.document("Plan", plan_text.document(the))
         return ExitCode.PASS
-    files = rendering.render(render, the, toolkit)
+    files = rendering.render(render, the, toolkit, image)
     if not check:
         written = write(files, output)
         for name in written:

@@ -42,6 +42,8 @@ MEMORIES = "promotions"
 """Workspace that outlives runs."""
 AROUND = timedelta(minutes=5)
 """What Tekton's own pods need: the step's own limit comes first."""
+TEST_IMAGE = "test-image"
+_TEST_IMAGE_MEANING = "Image of the step test: the program, and what the project's tests need."
 _ONLY_IMAGE = ("verify", "promote")
 """Stages that need no more than an image in a registry."""
 _WORK_MEANING = "A volume of this run alone: the source, and what the stages leave for each other."
@@ -54,6 +56,7 @@ def build_pipeline(plan: Plan, image: str) -> dict[str, Any]:
         "description": "From a repository to a verified image, and to its traffic if asked to.",
         "params": [
             image_parameter(image),
+            {**image_parameter(image), "name": TEST_IMAGE, "description": _TEST_IMAGE_MEANING},
             *source_parameters(),
             config_parameter(),
             *_variables(plan.stages),
@@ -157,6 +160,8 @@ def _stage(stage: Stage, plan: Plan) -> dict[str, Any]:
     more: dict[str, Any] = {"runAfter": list(stage.needs) or [FETCH]}
     if "target" in parameters:
         more["when"] = [{"input": "$(params.target)", "operator": "notin", "values": [""]}]
+    if stage.name == "test":
+        parameters["cli-image"] = f"$(params.{TEST_IMAGE})"
     places = [_part(SOURCE)] if reads_source(stage) else []
     places.append(_memory() if remembers(stage) else _part(STATE_PLACE))
     workspaces = [*places, *_same(optional_workspaces(stage))]

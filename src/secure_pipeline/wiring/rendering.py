@@ -8,24 +8,31 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from secure_pipeline.errors import UsageError
+from secure_pipeline.oci.reference import ImageReference, in_registry
 from secure_pipeline.plan.model import Plan
 
 RENDERERS = {"github": "secure_pipeline.plan.github", "tekton": "secure_pipeline.plan.tekton"}
 """Engine to the module whose ``render(plan)`` gives texts by path; looked up when asked for."""
+_TAKES = {"toolkit": "github", "image": "tekton"}
+"""Option to the engine that it is for."""
 
 
-def render(engine: str, plan: Plan, toolkit: str | None = None) -> Mapping[str, str]:
+def render(
+    engine: str, plan: Plan, toolkit: str | None = None, image: str | None = None
+) -> Mapping[str, str]:
     """The engine's files: text by path below the repository.
 
-    ``toolkit``: for GitHub, whose actions to use. Raises: UsageError for an engine that is not
-    known, or that takes no toolkit.
+    ``toolkit``: for GitHub, whose actions to use. ``image``: for Tekton, that of the steps.
+    Raises: UsageError for an engine that is not known or does not take what is given, and for
+    an image without registry and digest.
     """
     module = _module(engine)
-    options: dict[str, Any] = {}
-    if toolkit is not None:
-        if engine != "github":
-            raise UsageError(f"{engine} takes no toolkit", hint="leave --toolkit out")
-        options["toolkit"] = toolkit
+    options = {n: v for n, v in (("toolkit", toolkit), ("image", image)) if v is not None}
+    for name in options:
+        if _TAKES[name] != engine:
+            raise UsageError(f"{engine} takes no {name}", hint=f"leave --{name} out")
+    if image is not None and not in_registry(ImageReference.parse(image).name):
+        raise UsageError(f"{image[:120]!r} names no registry", hint="HOST/NAME@sha256:DIGEST")
     files: Mapping[str, str] = module.render(plan, **options)
     for path in files:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:

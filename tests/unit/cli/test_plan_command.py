@@ -54,6 +54,12 @@ def test_what_was_written_is_what_is_rendered(tmp_path: Path, engine: str) -> No
         ("--toolkit", f"a/b@{'a' * 40}"),
         ("--render", "tekton", "--toolkit", f"a/b@{'a' * 40}"),
         ("--render", "github", "--toolkit", "a/b@main"),
+        ("--image", f"r.example/a@sha256:{'a' * 64}"),
+        ("--render", "github", "--image", f"r.example/a@sha256:{'a' * 64}"),
+        ("--render", "tekton", "--image", "r.example/a:1.0"),
+        ("--render", "tekton", "--image", f"r.example/a:1.0@sha256:{'a' * 64}"),
+        ("--render", "tekton", "--image", f"a@sha256:{'a' * 64}"),
+        ("--render", "tekton", "--image", ""),
     ],
 )
 def test_what_cannot_be_rendered_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:

@@ -152,6 +152,7 @@ def reported(place: Path, **statuses: str) -> RunOutcome:
     world = World({}, "/usr/bin:/bin", ToolStore(place / "tools"), place)
     words = [f"{name}={status}" for name, status in statuses.items()]
     done = report_run(words, Options(run="r1"), world)
+    assert done.path is not None
     document = json.loads(done.path.read_bytes())
     assert (document["verdict"] == "PASS") == (done.outcome.code is ExitCode.PASS)
     return done.outcome
@@ -186,6 +187,20 @@ def test_a_damaged_result_is_told(place: Path) -> None:
     outcome = reported(place, **PASSED)
     assert outcome.code is ExitCode.CONFIG
     assert len(outcome.stages) == len(GRAPH)
+
+
+def test_a_run_that_never_began_is_told(tmp_path: Path) -> None:
+    """The source could not be fetched: no stage ran, no dashboard, no configuration, no pass."""
+    world = World({}, "/usr/bin:/bin", ToolStore(tmp_path / "tools"), tmp_path)
+    options = Options(run="r1", state=tmp_path / "state")
+    done = report_run([f"{name}=None" for name in GRAPH], options, world)
+    assert done.path is None
+    assert done.outcome.not_run == tuple(GRAPH)
+    assert done.outcome.code is not ExitCode.PASS
+    done = report_run([f"{name}=Succeeded" for name in GRAPH], options, world)
+    assert done.outcome.code is not ExitCode.PASS, "who says so left nothing"
+    with pytest.raises(UsageError, match="there is no run"):
+        report_run([], options, world)
 
 
 @pytest.mark.parametrize("words", [["scan"], ["other=Failed"], ["scan=a b"], ["scan=A", "scan=B"]])

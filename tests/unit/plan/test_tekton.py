@@ -212,6 +212,31 @@ def test_every_step_has_limits(name: str) -> None:
     assert DIGEST.match(image)
 
 
+def test_the_image_of_the_steps_is_said_once() -> None:
+    """Rendered with an image, every Task and Pipeline has it, and no other is left anywhere."""
+    image = f"registry.test/cli@sha256:{'a' * 64}"
+    files = render(the_plan(), image)
+    assert not any("registry.example/secure-pipeline" in text for text in files.values())
+    defaults = {
+        parameter["name"]: parameter["default"]
+        for text in files.values()
+        for value in yaml.safe_load_all(text)
+        for parameter in value.get("spec", {}).get("params", ())
+        if parameter["name"].endswith("-image")
+    }
+    assert defaults == {"cli-image": image, "test-image": image}
+
+
+def test_only_tests_have_an_image_of_their_own() -> None:
+    """What a project's tests need is in the image of that one step."""
+    values = {
+        name: next(p["value"] for p in item["params"] if p["name"] == "cli-image")
+        for name, item in ENDING.items()
+    }
+    assert values.pop("test") == "$(params.test-image)"
+    assert set(values.values()) == {"$(params.cli-image)"}
+
+
 def test_results_fit() -> None:
     """A task of one step with five short results: far from the 4096 bytes that they share."""
     for name, task in TASKS.items():
@@ -229,13 +254,20 @@ def test_chains_finds_the_image() -> None:
 
 
 def test_no_stage_may_do_anything_in_the_cluster() -> None:
-    """No account of a stage is bound to a Role; whoever starts runs may only start them."""
-    (binding,) = of_kind("RoleBinding").values()
-    assert {item["name"] for item in binding["subjects"]} == {f"{PROGRAM}-start"}
-    (role,) = of_kind("Role").values()
-    assert role["rules"] == [
+    """No account of a stage is bound to a Role; whoever starts runs may only start them.
+
+    Where a listener does it, it may read what makes it a listener, and no Secret.
+    """
+    bindings = [*of_kind("RoleBinding").values(), *of_kind("ClusterRoleBinding").values()]
+    assert {item["name"] for b in bindings for item in b["subjects"]} == {f"{PROGRAM}-start"}
+    roles = of_kind("Role")
+    assert roles.pop(f"{PROGRAM}-start")["rules"] == [
         {"apiGroups": ["tekton.dev"], "resources": ["pipelineruns"], "verbs": ["create", "get"]}
     ]
+    for role in (*roles.values(), *of_kind("ClusterRole").values()):
+        (rule,) = role["rules"]
+        assert rule["apiGroups"] == ["triggers.tekton.dev"]
+        assert set(rule["verbs"]) == {"get", "list", "watch"}
     tokens = {n: a["automountServiceAccountToken"] for n, a in of_kind("ServiceAccount").items()}
     assert {name for name, given in tokens.items() if given} == {
         f"{PROGRAM}-promote", f"{PROGRAM}-start"
