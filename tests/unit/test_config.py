@@ -62,3 +62,29 @@ def test_an_unreadable_file_is_a_config_error(tmp_path: Path) -> None:
     """A directory in the file's place gives one line, not a traceback."""
     with pytest.raises(ConfigError, match="cannot read"):
         config.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "opt/x.whl", "/", "/opt/", "//opt", "/opt//x", "/opt/../x", "/./x", "/opt/a b", "/opt/x\\n",
+        "/opt/[ab]", "/é", "/*/*/*/*/*/*/*", "/" + "x" * 200, "",
+    ],
+)  # fmt: skip
+def test_what_is_no_path_in_an_image_is_no_file_to_sign(tmp_path: Path, pattern: str) -> None:
+    """Absolute, plain, short, and with few wildcards: matching stays quick whatever is there."""
+    path = tmp_path / config.FILE_NAME
+    path.write_text(f"version: 1\nname: a\nbuild: {{files: ['{pattern}']}}\n")
+    with pytest.raises(ConfigError, match="files"):
+        config.load(path)
+
+
+def test_files_to_sign_are_patterns(tmp_path: Path) -> None:
+    """Signs of a pattern and of version numbers are fine; too many patterns are not."""
+    path = tmp_path / config.FILE_NAME
+    good = ["/opt/wheel/*.whl", "/opt/**/app-1.0+local~1.tar.?z"]
+    path.write_text(f"version: 1\nname: a\nbuild: {{files: {good}}}\n")
+    assert config.load(path).build.files == tuple(good)
+    path.write_text(f"version: 1\nname: a\nbuild: {{files: {good * 9}}}\n")
+    with pytest.raises(ConfigError, match="18 patterns"):
+        config.load(path)

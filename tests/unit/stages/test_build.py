@@ -289,3 +289,27 @@ def test_a_platform_must_be_one(inputs: BuildInputs, builder: FakeBuilder) -> No
     """Nonsense in build.platforms is refused by name."""
     with pytest.raises(ConfigError, match=r"build\.platforms"):
         run(configure(inputs, platforms=("linux amd64",)), builder)
+
+
+def test_files_to_sign_are_named_with_their_digests(
+    inputs: BuildInputs, builder: FakeBuilder
+) -> None:
+    """Result and provenance say which bytes; without build.files there are none."""
+    assert run(inputs, builder).figures["files"] == []
+    result = run(configure(inputs, files=("/st*",)), builder)
+    assert result.verdict is Verdict.PASS
+    assert result.summary.endswith("; 1 files to sign")
+    digest = Digest.of(b"FROM debian-base\nRUN make")
+    assert result.figures["files"] == [{"path": "/steps", "digest": str(digest), "size": 25}]
+    byproducts = result.evidence[0].predicate["runDetails"]["byproducts"]
+    assert byproducts[-1] == {"name": "file /steps", "digest": {"sha256": digest.hex}}
+
+
+def test_a_file_that_the_image_lacks_is_a_failed_build(
+    inputs: BuildInputs, builder: FakeBuilder
+) -> None:
+    """FAIL (exit 10) with the pattern, the steps and the log; no evidence."""
+    result = run(configure(inputs, files=("/steps", "/opt/*.whl")), builder)
+    assert (result.verdict, result.code) == (Verdict.FAIL, ExitCode.FINDINGS)
+    assert result.reasons[0] == "build.files: no file of the image matches /opt/*.whl"
+    assert (result.evidence, result.figures["steps_executed"]) == ((), 2)
