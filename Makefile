@@ -14,7 +14,7 @@ demo: system-demo $(VENV)/.ready tools-demo ## The main job on the sample, from 
 	@PATH="$(abspath $(BIN)):$$PATH" examples/demo
 
 test: system-test $(VENV)/.ready tools-test lint ## Set up everything and pass all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=40 --durations-min=5
 
 e2e: system-test $(VENV)/.ready tools-test ## The Pipeline on a real Kubernetes with a real Tekton
 	$(BIN)/python -m pytest tests/integration/test_tekton.py
