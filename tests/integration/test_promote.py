@@ -153,7 +153,10 @@ def test_can_09_killed_in_each_phase_it_ends_safely(place: LivePlace) -> None:
 
 
 def test_can_09_killed_while_aborting_abort_ends_it(tmp_path: Path) -> None:
-    """The router hangs, the program is killed; --abort needs no image and no metrics."""
+    """The router hangs, the program is killed; --settle needs no image and no metrics.
+
+    Then nothing is left: --abort says so with 2, --settle with 0.
+    """
     with live_place(tmp_path, latency_ms=400) as place:
         process = place.promote()
         place.until(lambda: place.share() > 0, process, "traffic at the canary")
@@ -164,12 +167,14 @@ def test_can_09_killed_while_aborting_abort_ends_it(tmp_path: Path) -> None:
         )
         process.kill()
         process.communicate()
-        ended = place.ended(place.promote("--abort", image=None))
+        ended = place.ended(place.promote("--settle", image=None))
         assert ended.code in (13, 130), ended.text
         assert place.share() == 0
         assert place.run("verify", place.image).code == 12
         nothing = place.ended(place.promote("--abort", image=None))
         assert nothing.code == 2, nothing.text
+        nothing = place.ended(place.promote("--settle", image=None))
+        assert nothing.code == 0, nothing.text
 
 
 def test_an_alert_that_fires_aborts(tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ def promote(
     abort: Annotated[
         bool, typer.Option("--abort", help="Roll back what an ended program left unfinished.")
     ] = False,
+    settle: Annotated[
+        bool,
+        typer.Option("--settle", help="The same as --abort, but 0 where nothing is unfinished."),
+    ] = False,
     wait: Annotated[
         str | None,
         typer.Option("--wait", help="Wait so long for another promotion of the target, as 30m."),
@@ -98,9 +102,10 @@ def promote(
     output = Output(as_json=as_json)
     if render is not None:
         return _render(output, render, target.target)
+    abort |= settle
     if (image is None) != abort:
         raise UsageError(
-            "--abort takes no image" if image else "no image is named",
+            "--abort and --settle take no image" if image else "no image is named",
             hint=f"secure-pipeline promote NAME@sha256:DIGEST --to {to}",
         )
     if key is None:
@@ -122,6 +127,10 @@ def promote(
         engine_run,
     )
     promoter = open_promoter(request, options, output.warn, output.text)
+    if settle and not promoter.unfinished:
+        output.text(f"no promotion of {target.target.name} is unfinished")
+        output.line("Promotion", {"unfinished": False, "exitCode": 0})
+        return ExitCode.PASS
     with _stoppable() as stop, promotion_view(output, target, image) as view:
         ended = promoter.run(view, stop)
     return _show(output, ended)

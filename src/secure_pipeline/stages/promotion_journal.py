@@ -87,9 +87,18 @@ class Journal:
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
-        """Yield True while this program alone has the target, False if another has it."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "lock").open("ab") as stream:
+        """Yield True while this program alone has the target, False if another has it.
+
+        Raises: Unavailable if nothing can be remembered here.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            opened = (self.directory / "lock").open("ab")
+        except OSError as error:
+            raise Unavailable(
+                f"cannot write: {error.strerror}", where=str(self.directory)
+            ) from error
+        with opened as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -148,6 +148,14 @@ class Promoter:
         self._journal = Journal(ledger.parent / PROMOTIONS, request.target.target.name)
         self._clock = SystemClock()
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a promotion is under way, or was left by a program that ended.
+
+        Raises: Inconclusive.
+        """
+        return self._journal.unfinished() is not None
+
     def run(self, on_moment: OnMoment, stopped: Callable[[], Ending | None]) -> Promoted:
         """Promote, or take up and end what an earlier program left.
 

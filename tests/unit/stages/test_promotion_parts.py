@@ -181,6 +181,13 @@ def test_the_journal_gives_back_what_was_written(tmp_path: Path) -> None:
     assert again.unfinished() is None
 
 
+def test_without_a_place_to_remember_nothing_begins(tmp_path: Path) -> None:
+    """A state directory that cannot be written is exit 4 before anything moves."""
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable), Journal(tmp_path / "file", "production").lock():
+        pass
+
+
 def test_a_damaged_journal_is_no_empty_one(tmp_path: Path) -> None:
     """What cannot be read may be a canary with traffic: a person has to look."""
     journal = Journal(tmp_path, "production")
