@@ -74,7 +74,7 @@ class Doctor:
             _check("builder", lambda: self._builder(config)),
             _check("trivy", lambda: self._tool("trivy")),
             _check("database", lambda: self._database(policy)),
-            _check("semgrep", lambda: self._tool("semgrep")),
+            _check("semgrep", self._semgrep),
             _check("config", lambda: f"{self._config_path()} for image {self._config().name}"),
             _check("policy", lambda: f"{self._policy().source} {self._policy().digest}"),
             _check("signing key", lambda: self._key(config)),
@@ -86,6 +86,15 @@ class Doctor:
     def _tool(self, name: str) -> str:
         tool = self.locate(name)
         return f"{tool.version} {tool.path}"
+
+    def _semgrep(self) -> str:
+        try:
+            return self._tool("semgrep")
+        except Unavailable as error:
+            if any(importlib.util.find_spec(name) for name in ("ensurepip", "pip")):
+                raise
+            hint = f"apt-get install python3-venv, then {error.hint}"
+            raise Unavailable(str(error), hint=hint) from None
 
     def _builder(self, config: Config | None) -> str:
         wanted = config.build.builder if config else None
@@ -181,10 +190,4 @@ def _check(part: str, look: Callable[[], str], *, needed: bool = True) -> Check:
 def _python() -> str:
     if sys.version_info < _LEAST_PYTHON:
         raise Unavailable(f"Python {platform.python_version()} is older than 3.11")
-    if importlib.util.find_spec("ensurepip") is None:
-        raise Unavailable(
-            "Python lacks ensurepip, which semgrep's environment needs",
-            where=sys.executable,
-            hint="apt-get install python3-venv",
-        )
     return f"{platform.python_version()} {sys.executable}"

@@ -76,6 +76,16 @@ def test_a_missing_tool_is_a_need(doctor: Doctor, name: str) -> None:
     assert (found.ok, found.needed, found.hint) == (False, True, f"install {name}")
 
 
+def test_semgrep_that_cannot_be_installed_says_what_first(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without pip and ensurepip a missing Semgrep needs a package first; one that is there not."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert check(doctor, "semgrep").ok
+    found = check(replace(doctor, locate=without("semgrep")), "semgrep")
+    assert found.hint == "apt-get install python3-venv, then install semgrep"
+
+
 @pytest.mark.parametrize(
     ("missing", "builder"),
     [

@@ -76,8 +76,7 @@ class Installer:
         _remove(directory)
         try:
             (directory / "bin").mkdir(parents=True)
-            receipt = self._first_that_answers(pin, directory, source)
-            write_atomic(directory / RECEIPT, canonical_json(receipt))
+            write_receipt(pin, directory, **self._first_that_answers(pin, directory, source))
             return from_store(pin, self.store)
         except BaseException:
             _remove(directory)
@@ -111,17 +110,9 @@ class Installer:
         # A program is started only after its digest is known to be the pinned one.
         version = read_version(pin, executable, self.steps.processes)
         check_version(pin, version, executable)
-        return {
-            "apiVersion": "secure-pipeline/v1",
-            "kind": "ToolReceipt",
-            "name": pin.name,
-            "version": pin.version,
-            "platform": this_platform(),
-            "lock": pin.lock,
-            "source": source,
-            "digest": sha256_file(pin.python.requirements) if pin.python else digest,
-            "files": files,
-        }
+        if pin.python:
+            digest = sha256_file(pin.python.requirements)
+        return {"source": source, "digest": digest, "files": files}
 
     def _fetch(self, pin: Pin, source: str, directory: Path) -> str:
         """Put the program into ``directory``; return the digest of its list of files, if any."""
@@ -133,6 +124,26 @@ class Installer:
         elif pin.python is not None:
             return install_environment(pin.name, pin.python, directory, self.steps)
         return ""
+
+
+def write_receipt(pin: Pin, directory: Path, *, source: str, digest: str, files: str) -> None:
+    """Say that the tool in ``directory`` is whole.
+
+    ``digest`` is the sha256 (hex) of its executable, or of its requirements if it is a Python
+    environment; ``files`` is then that of its list of files, and else empty.
+    """
+    receipt = {
+        "apiVersion": "secure-pipeline/v1",
+        "kind": "ToolReceipt",
+        "name": pin.name,
+        "version": pin.version,
+        "platform": this_platform(),
+        "lock": pin.lock,
+        "source": source,
+        "digest": digest,
+        "files": files,
+    }
+    write_atomic(directory / RECEIPT, canonical_json(receipt))
 
 
 def _check_request(pin: Pin, source: str | None) -> None:

@@ -7,6 +7,7 @@ database that is swapped or altered meanwhile is noticed (SCN-03).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -84,8 +85,10 @@ class DatabaseStore:
     def add(self, directory: Path, source: str) -> PreparedDatabase:
         """Take in the database of ``directory``; nothing is copied if it is here already.
 
-        Raises: Unavailable if a file is missing, Inconclusive if it is no sound database.
+        Raises: Unavailable if a file is missing or the store cannot be written, Inconclusive if
+        it is no sound database.
         """
+        self.make()
         metadata = _read_metadata(directory / METADATA)
         digest = _digest(directory / CONTENT)
         entry = self.root / sha256_bytes(f"{digest} {sha256_bytes(metadata)}".encode())
@@ -93,6 +96,17 @@ class DatabaseStore:
             if not _holds(entry, digest, metadata):
                 self._copy(directory / CONTENT, metadata, digest, entry)
         return _describe(entry, digest, metadata, source)
+
+    def make(self) -> None:
+        """Make the directory. Raises: Unavailable where it cannot be written."""
+        with contextlib.suppress(OSError):
+            self.root.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise Unavailable(
+                "vulnerability databases cannot be kept there",
+                where=str(self.root),
+                hint="make it writable: in a container, mount a volume there",
+            )
 
     def _copy(self, content: Path, metadata: bytes, digest: str, entry: Path) -> None:
         temporary = Path(tempfile.mkdtemp(dir=self.root, prefix=".new."))
@@ -163,7 +177,7 @@ class RepositoryDatabase:
 
     def _fetch(self, kept: Path, on_event: OnEvent) -> None:
         on_event(Progress("scan", f"fetching the vulnerability database from {self.repository}"))
-        self.store.root.mkdir(parents=True, exist_ok=True)
+        self.store.make()
         with tempfile.TemporaryDirectory(dir=self.store.root, prefix=".fetch.") as temporary:
             outcome = self.processes.run(self._command(Path(temporary)))
             fetched = Path(temporary) / "cache" / "db"

@@ -99,6 +99,15 @@ def test_all_forms_of_a_given_path_are_read(
     assert DirectoryDatabase(given, store).prepare(ignore).record.digest == expected.record.digest
 
 
+def test_a_store_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
+    """As in a container with a read-only root and no volume: exit 4 with what to do."""
+    (tmp_path / "file").touch()
+    store = DatabaseStore(tmp_path / "file" / "databases")
+    with pytest.raises(Unavailable, match="cannot be kept") as caught:
+        DirectoryDatabase(make_database(tmp_path / "given"), store).prepare(ignore)
+    assert "volume" in str(caught.value.hint)
+
+
 def test_scn_01_a_missing_database_is_unavailable(tmp_path: Path, store: DatabaseStore) -> None:
     """No database is an error that says what to give, with exit code 4."""
     with pytest.raises(Unavailable) as caught:
