@@ -12,7 +12,14 @@ from collections.abc import Mapping
 
 from secure_pipeline.plan import tekton_access
 from secure_pipeline.plan.model import PROGRAM, Plan
-from secure_pipeline.plan.tekton_around import FETCH, REPORT, fetch_task, report_task
+from secure_pipeline.plan.tekton_around import (
+    FETCH,
+    REPORT,
+    ROLL_BACK,
+    fetch_task,
+    report_task,
+    roll_back_task,
+)
 from secure_pipeline.plan.tekton_pipelines import (
     BUILD,
     PROMOTE,
@@ -36,6 +43,13 @@ def render(plan: Plan, image: str = IMAGE) -> Mapping[str, str]:
             ("The source, before the stages; it is no stage itself.",), fetch_task(image)
         ),
         f"tasks/{REPORT}": text(("What happened in a run, whatever it was.",), report_task(image)),
+        f"tasks/{ROLL_BACK}": text(
+            (
+                "After a promotion whose step failed, was killed or took too long: traffic does not"
+                " stay where it happened to be.",
+            ),
+            roll_back_task(plan.stage("promote"), image),
+        ),
         f"pipelines/{BUILD}": text(
             ("All stages; what a stage needs ended well, or it does not start.",),
             build_pipeline(plan, image),

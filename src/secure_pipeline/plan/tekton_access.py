@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secure_pipeline.plan.model import PROGRAM
-from secure_pipeline.plan.tekton_around import GIT
+from secure_pipeline.plan.tekton_around import GIT, ROLL_BACK
 from secure_pipeline.plan.tekton_pipelines import BUILD, MEMORIES, PROMOTE, WORK
 from secure_pipeline.plan.tekton_runs import CLAIM, KEY_FILE, POLICY_FILE, TARGETS_PLACE
 from secure_pipeline.plan.tekton_text import labelled, text
@@ -41,8 +41,9 @@ _RULES = {
         "(!has(object.spec.taskRunTemplate.podTemplate) || object.spec.taskRunTemplate.podTemplate"
         ".all(k, k in ['enableServiceLinks', 'securityContext'])) && "
         "(!has(object.spec.taskRunSpecs) || object.spec.taskRunSpecs.all(t, "
-        "t.pipelineTaskName in ['sign', 'promote'] && has(t.serviceAccountName) && "
-        f"t.serviceAccountName == '{PROGRAM}-' + t.pipelineTaskName && !has(t.podTemplate) && "
+        f"t.pipelineTaskName in ['sign', 'promote', '{ROLL_BACK}'] && has(t.serviceAccountName) && "
+        f"t.serviceAccountName == '{PROGRAM}-' + (t.pipelineTaskName == '{ROLL_BACK}' ? 'promote' "
+        ": t.pipelineTaskName) && !has(t.podTemplate) && "
         "!has(t.stepSpecs) && !has(t.sidecarSpecs)))"
     ),
     f"every parameter but {', '.join(_FREE)} has a value that the ConfigMap {STARTER} lists": (

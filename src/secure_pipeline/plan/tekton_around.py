@@ -1,12 +1,13 @@
-"""The Tasks around the stages: the source before them, the report after them."""
+"""The Tasks around the stages: the source before them, what has to be done after them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from secure_pipeline.plan.model import PROGRAM, RUN, STATE
+from secure_pipeline.plan.model import PROGRAM, RUN, STATE, Stage
 from secure_pipeline.plan.tekton_tasks import (
     PLACES,
     SOURCE,
@@ -17,10 +18,11 @@ from secure_pipeline.plan.tekton_tasks import (
     optional_parameter,
     resources,
     security,
+    task,
 )
 from secure_pipeline.plan.tekton_text import duration, labelled
 
-FETCH, REPORT = "fetch", "report"
+FETCH, REPORT, ROLL_BACK = "fetch", "report", "roll-back"
 GIT = "git"
 GIT_MEANING = (
     "Access to the source: credentials, ca.crt, or ssh-privatekey and known_hosts; a Secret."
@@ -72,6 +74,23 @@ def report_task(image: str) -> dict[str, Any]:
         **_one_step(REPORT, ["$(params.stages[*])"], environment, timedelta(minutes=5)),
     }
     return labelled(VERSION, "Task", REPORT, spec)
+
+
+def roll_back(promote: Stage) -> Stage:
+    """What ends a promotion whose own step is gone: the same rights, no image, and not long."""
+    return replace(
+        promote,
+        name=ROLL_BACK,
+        command=(PROGRAM, promote.name, "--settle", "--to", "{target}"),
+        timeout=timedelta(minutes=10),
+    )
+
+
+def roll_back_task(promote: Stage, image: str) -> dict[str, Any]:
+    """The Task that takes traffic back where a promotion was left unfinished."""
+    made = task(roll_back(promote), image)
+    made["spec"]["description"] = "Rolls back what a promotion left; passes if that is nothing."
+    return made
 
 
 def _one_step(

@@ -14,7 +14,9 @@ from secure_pipeline.plan.tekton_around import (
     GIT,
     GIT_MEANING,
     REPORT,
+    ROLL_BACK,
     URL,
+    roll_back,
     source_parameters,
 )
 from secure_pipeline.plan.tekton_tasks import (
@@ -70,7 +72,7 @@ def build_pipeline(plan: Plan, image: str) -> dict[str, Any]:
         ],
         "results": _results({name: f"$(tasks.{signing}.results.{name})" for name in HINTS}),
         "tasks": [_fetch(), *(_stage(stage, plan) for stage in plan.stages)],
-        "finally": [_report(plan)],
+        "finally": [_report(plan), _roll_back(plan)],
     }
     return labelled(VERSION, "Pipeline", BUILD, spec)
 
@@ -88,6 +90,7 @@ def promote_pipeline(plan: Plan, image: str) -> dict[str, Any]:
         ],
         "workspaces": [{"name": MEMORIES, "description": MEMORY}, *_given(stages)],
         "tasks": [_alone(stage) for stage in stages],
+        "finally": [_roll_back(plan)],
     }
     return labelled(VERSION, "Pipeline", PROMOTE, spec)
 
@@ -196,6 +199,16 @@ def _before(stage: Stage, plan: Plan) -> set[str]:
     for need in stage.needs:
         found |= _before(plan.stage(need), plan)
     return found
+
+
+def _roll_back(plan: Plan) -> dict[str, Any]:
+    """Only after a promotion that failed: one that never began has nothing to take back."""
+    stage = roll_back(plan.stage(PROMOTE))
+    parameters = {"run": "$(context.pipelineRun.name)", **_own(stage)}
+    workspaces = [_memory(), *_same(optional_workspaces(stage))]
+    status = f"$(tasks.{PROMOTE}.status)"
+    when = [{"input": status, "operator": "in", "values": ["Failed"]}]
+    return _task(ROLL_BACK, stage.timeout, parameters, workspaces, when=when)
 
 
 def _report(plan: Plan) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 from secure_pipeline.plan.model import PROGRAM, Permission, Plan, Stage
-from secure_pipeline.plan.tekton_around import COMMIT, FETCH_LIMIT, URL
+from secure_pipeline.plan.tekton_around import COMMIT, FETCH_LIMIT, ROLL_BACK, URL
 from secure_pipeline.plan.tekton_pipelines import AROUND, BUILD, MEMORIES, PROMOTE, WORK
-from secure_pipeline.plan.tekton_tasks import USER, VERSION
+from secure_pipeline.plan.tekton_tasks import USER, VERSION, remembers
 from secure_pipeline.plan.tekton_text import duration, labelled
 
 CLAIM = f"{PROGRAM}-promotions"
@@ -79,7 +79,8 @@ def _run(
         longest[stage.name] = before + stage.timeout + AROUND
         if Permission.IDENTITY in stage.permissions:
             account = f"{PROGRAM}-{stage.name}"
-            own.append({"pipelineTaskName": stage.name, "serviceAccountName": account})
+            names = [stage.name, ROLL_BACK] if remembers(stage) else [stage.name]
+            own += [{"pipelineTaskName": n, "serviceAccountName": account} for n in names]
     tasks = max(longest.values())
     security = {
         "runAsNonRoot": True,

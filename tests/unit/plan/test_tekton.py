@@ -148,13 +148,31 @@ def test_an_image_is_promoted_without_a_source() -> None:
 
 def test_the_report_is_written_at_any_end() -> None:
     """``finally`` needs no result of any stage, whose absence would keep it from running."""
-    (final,) = PIPELINE["finally"]
+    final = next(item for item in PIPELINE["finally"] if item["name"] == "report")
     for _, value in inside(final):
         if isinstance(value, str):
             assert ".results." not in value
     assert "when" not in final
     stated = final["params"][-1]["value"]
     assert [word.split("=")[0] for word in stated] == [s for s in STAGES if s != "promote"]
+
+
+def test_traffic_goes_back_when_a_promotion_fails() -> None:
+    """Whatever ended it, both Pipelines settle it, with promote's identity and its target."""
+    for pipeline in (PIPELINE, PROMOTE):
+        final = next(item for item in pipeline["finally"] if item["name"] == "roll-back")
+        status = {"input": "$(tasks.promote.status)", "operator": "in", "values": ["Failed"]}
+        assert final["when"] == [status]
+        promote = next(item for item in pipeline["tasks"] if item["name"] == "promote")
+        assert final["workspaces"] == promote["workspaces"]
+        kept = [p for p in promote["params"] if p["name"] != "image"]
+        assert final["params"] == kept
+    for run in of_kind("PipelineRun").values():
+        accounts = {
+            t["pipelineTaskName"]: t["serviceAccountName"] for t in run["spec"]["taskRunSpecs"]
+        }
+        assert accounts["roll-back"] == accounts["promote"]
+    assert step("roll-back")["args"] == ["promote", "--settle", "--to", "$(params.target)"]
 
 
 def test_a_result_is_held_against_what_its_stage_said() -> None:
@@ -281,9 +299,8 @@ def test_accounts_of_a_run_exist(name: str) -> None:
     pipeline = of_kind("Pipeline")[name]["spec"]
     spec = value["spec"]
     assert spec["pipelineRef"] == {"name": name}
-    assert {t["pipelineTaskName"] for t in spec["taskRunSpecs"]} <= {
-        t["name"] for t in pipeline["tasks"]
-    }
+    tasks = {t["name"] for t in (*pipeline["tasks"], *pipeline["finally"])}
+    assert {t["pipelineTaskName"] for t in spec["taskRunSpecs"]} <= tasks
     named = {item["serviceAccountName"] for item in spec["taskRunSpecs"]}
     assert named | {spec["taskRunTemplate"]["serviceAccountName"]} <= set(of_kind("ServiceAccount"))
     declared = {item["name"]: item.get("optional", False) for item in pipeline["workspaces"]}
