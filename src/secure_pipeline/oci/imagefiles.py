@@ -53,7 +53,7 @@ MAX_TOTAL_BYTES = 4 << 30
 MAX_PLATFORMS = 16
 BUNDLE_SUFFIX = ".sigstore.json"
 _PATH = re.compile(r"(?:/[A-Za-z0-9._+!~@=-]+)+")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!~@=-]{0,199}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+!~@=-]{0,199}")
 
 
 class FilesRefused(FindingsOverGate):

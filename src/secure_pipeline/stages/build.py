@@ -101,9 +101,13 @@ def build(inputs: BuildInputs, builder: Builder, clock: Clock, on_event: OnEvent
         return _denied(examined, times)
     try:
         outcome = builder.build(examined.request, on_event)
-        files = _files(inputs, outcome)
     except BuildFailed as error:
-        return _failed(examined, error, times)
+        return _failed(examined, error, times, LOG_LINES)
+    try:
+        files = _files(inputs, outcome)
+    except FilesRefused as error:
+        lacking = BuildFailed(str(error), where="build.files", steps=outcome.steps, log=outcome.log)
+        return _failed(examined, lacking, times, 0)
     return _passed(inputs, examined, outcome, files, times)
 
 
@@ -221,20 +225,17 @@ def _denied(examined: _Examined, times: _Times) -> StageResult:
 
 
 def _files(inputs: BuildInputs, outcome: BuildOutcome) -> tuple[ImageFile, ...]:
-    """The files of the image that are signed on their own. Raises: BuildFailed if one lacks."""
+    """The files of the image that are signed on their own. Raises: FilesRefused."""
     if not inputs.config.files:
         return ()
-    try:
-        layout, digest = Layout.open(inputs.layout), Digest.parse(outcome.digest)
-        return take_files(layout, digest, inputs.config.files)
-    except FilesRefused as error:
-        raise BuildFailed(
-            str(error), where="build.files", steps=outcome.steps, log=outcome.log
-        ) from None
+    layout, digest = Layout.open(inputs.layout), Digest.parse(outcome.digest)
+    return take_files(layout, digest, inputs.config.files)
 
 
-def _failed(examined: _Examined, error: BuildFailed, times: _Times) -> StageResult:
-    tail = error.log.decode("utf-8", "replace").strip().splitlines()[-LOG_LINES:]
+def _failed(examined: _Examined, error: BuildFailed, times: _Times, lines: int) -> StageResult:
+    """``lines``: how much of the log's end tells why."""
+    log = error.log.decode("utf-8", "replace").strip().splitlines()
+    tail = log[-lines:] if lines else []
     return times.result(
         Verdict.FAIL,
         str(error),

@@ -311,5 +311,6 @@ def test_a_file_that_the_image_lacks_is_a_failed_build(
     """FAIL (exit 10) with the pattern, the steps and the log; no evidence."""
     result = run(configure(inputs, files=("/steps", "/opt/*.whl")), builder)
     assert (result.verdict, result.code) == (Verdict.FAIL, ExitCode.FINDINGS)
-    assert result.reasons[0] == "build.files: no file of the image matches /opt/*.whl"
+    assert result.reasons == ("build.files: no file of the image matches /opt/*.whl",)
+    assert result.reports[0].content == b"built\n"
     assert (result.evidence, result.figures["steps_executed"]) == ((), 2)
