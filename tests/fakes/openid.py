@@ -1,22 +1,28 @@
-"""An OpenID Connect issuer on loopback: its discovery document, its keys, its tokens."""
+"""An OpenID Connect issuer on loopback (TLS): its discovery document, its keys, its tokens."""
 
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from fakes.authority import Authority
 from fakes.issuer import Issuer
 
 
 class OpenIdIssuer:
     """Serves what a certificate authority asks an issuer for; use it in a ``with``."""
 
-    def __init__(self) -> None:
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
         self._issuer = Issuer()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.certificate, authority.key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
         self._server.RequestHandlerClass = self._handler()
 
     def __enter__(self) -> OpenIdIssuer:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from fakes.authority import make_authority
 from fakes.fulcio import Chain, Key, der, new_key, pem, spki
 from fakes.openid import OpenIdIssuer
 from fakes.prometheus import Program, free_port
@@ -141,7 +142,7 @@ def private_sigstore(directory: Path) -> Iterator[PrivateSigstore]:
     directory.mkdir(exist_ok=True)
     now = datetime.now(UTC).replace(microsecond=0)
     authority = Chain("fulcio", ExtendedKeyUsageOID.CODE_SIGNING, now - _DAY, now + 30 * _DAY)
-    with OpenIdIssuer() as issuer:
+    with OpenIdIssuer(make_authority(directory / "issuer")) as issuer:
         made = PrivateSigstore(
             directory, issuer, authority, new_key(), Ed25519PrivateKey.generate()
         )
@@ -163,6 +164,7 @@ def _start(made: PrivateSigstore) -> None:
                 "IssuerURL": made.issuer.url,
                 "ClientID": "sigstore",
                 "Type": "github-workflow",
+                "CACert": made.issuer.authority.ca.read_text(),
             }
         }
     }

@@ -54,7 +54,7 @@ from secure_pipeline.files import canonical_json
 from secure_pipeline.keys.certificate import read_claim
 from secure_pipeline.ports import Clock
 
-LIMITS = HttpLimits(silence=60.0, attempts=4, redirects=0)
+LIMITS = HttpLimits(attempts=4, redirects=0)
 MARGIN = timedelta(minutes=3)
 """A certificate with less left is renewed: longer than the stamp of a signature may take."""
 MAX_CONFIG_BYTES = 4 << 20
