@@ -54,10 +54,19 @@ def workplace(tmp_path: Path, shared: Path) -> Workplace:
     return make_workplace(tmp_path, shared)
 
 
+SIGNED_FILE = "/opt/inference-service/inference_service/__main__.py"
+"""In the released image, with a signature of its own."""
+
+
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Workplace:
     """A workplace whose run has passed; tests copy it and never change it."""
     place = make_workplace(tmp_path_factory.mktemp("released"), shared, whole=True)
+    config = place.root / "secure-pipeline.yaml"
+    config.write_text(
+        config.read_text().replace("build:\n", f"build:\n  files: ['{SIGNED_FILE}']\n")
+    )
+    place.commit()
     ended = place.run("run")
     assert ended.code == 0, ended.text
     return place

@@ -86,6 +86,24 @@ def test_the_dashboard_has_the_figures_and_the_history(copy_of_released: Workpla
     assert last["total"]["seconds"] < documents[0]["total"]["seconds"]
 
 
+def test_files_of_the_image_are_signed_by_the_run(copy_of_released: Workplace) -> None:
+    """They lie with their bundles beside the image; the result is reused only while they do."""
+    place = copy_of_released
+    (file,) = (place.state / "files").glob("*.py")
+    source = place.root / "src/inference_service/__main__.py"
+    assert file.read_bytes() == source.read_bytes()
+    judged = place.run("verify", "file", str(file), "--json")
+    assert judged.code == 0, judged.text
+    assert judged.document["image"] == f"inference-service@{place.image()}"
+    assert judged.document["run"] == next((place.state / "runs").iterdir()).name
+    altered(file)
+    assert place.run("verify", "file", str(file)).code == 11
+    again = stages(place.run("run", "--json"))
+    assert [name for name, stage in again.items() if not stage["cached"]] == ["sign", "verify"]
+    assert place.run("verify", "file", str(file)).code == 0
+    assert stages(place.run("run", "--json"))["sign"]["cached"]
+
+
 def test_unchanged_inputs_reuse_all_evidence(copy_of_released: Workplace) -> None:
     """A second run executes only verify, and says whose evidence it used."""
     first = stages(copy_of_released.run("run", "--json"))
