@@ -20,6 +20,13 @@ def test_its_configuration_and_policy_are_read() -> None:
     assert policy.require == document.load(ROOT / "examples/demo-policy.yaml").policy.require
 
 
+def test_its_wheel_is_signed_where_the_dockerfile_leaves_it() -> None:
+    """What build.files names is the directory that the last stage copies."""
+    files = config.load(ROOT / "secure-pipeline.yaml").build.files
+    assert files == ("/opt/wheel/*.whl",)
+    assert "\nCOPY --from=build /opt/wheel /opt/wheel\n" in (ROOT / "Dockerfile").read_text()
+
+
 def test_the_pip_that_installs_is_the_pinned_one() -> None:
     """The Dockerfile names the wheel that the wheelhouse has; another would end the build."""
     (version,) = re.findall(r"^pip==(\S+)", (ROOT / "packaging/pip.txt").read_text(), re.MULTILINE)

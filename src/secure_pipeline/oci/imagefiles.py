@@ -45,7 +45,7 @@ from secure_pipeline.oci.rootfs import (
     with_directories,
 )
 
-MAX_FILES = 64
+MAX_FILES = 256
 MAX_FILE_BYTES = 1 << 30
 """Of one file."""
 MAX_TOTAL_BYTES = 4 << 30
