@@ -8,22 +8,22 @@ from datetime import datetime
 from typing import Any
 
 from secure_pipeline.attestations import dsse, predicates
+from secure_pipeline.attestations.author import author
 from secure_pipeline.attestations.predicates import QUARANTINE, RELEASE, RunContext
 from secure_pipeline.attestations.quarantine import (
     ASKED,
     quarantine_predicate,
     release_predicate,
 )
-from secure_pipeline.attestations.statement import make_statement
+from secure_pipeline.attestations.statement import make_statement, parse_statement
 from secure_pipeline.errors import ExitCode, PolicyDenied, UsageError, VerificationFailed
-from secure_pipeline.keys.verify import PublicKey
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.policy.decision import Decision, Rule
-from secure_pipeline.policy.document import Algorithm, LoadedPolicy
+from secure_pipeline.policy.document import LoadedPolicy
 from secure_pipeline.policy.quarantine import Standing, standings
 from secure_pipeline.policy.trust import trusted_signers
-from secure_pipeline.ports import Signer
+from secure_pipeline.ports import AnySigner
 from secure_pipeline.stages.result import Evidence
 from secure_pipeline.stages.verify import VerifyInputs, check_evidence
 
@@ -135,20 +135,18 @@ def check_effect(found: Found, ended: Sequence[Digest], made: Digest | None) -> 
 
 
 def signed_statements(
-    image: ImageReference, items: Sequence[Evidence], context: RunContext | None, signer: Signer
+    image: ImageReference, items: Sequence[Evidence], context: RunContext | None, signer: AnySigner
 ) -> list[dsse.Envelope]:
     """Sign one statement per predicate about an image, bound to its sealed run if there is one.
 
     The digest that other statements name one by is ``Digest.of(envelope.payload)``.
-    Raises: what the signer raises; VerificationFailed if a signature is not the key's own.
+    Raises: like ``Author.sign``.
     """
-    key = PublicKey("signer", Algorithm(signer.algorithm), signer.public_key_der)
-    envelopes = []
+    payloads = []
     for item in items:
         predicate = predicates.bind(item, context) if context else item.predicate
-        payload = make_statement(image.name, image.digest, item.predicate_type, predicate)
-        envelopes.append(key.sign(payload, signer, item.predicate_type))
-    return envelopes
+        payloads.append(make_statement(image.name, image.digest, item.predicate_type, predicate))
+    return author(signer).sign([parse_statement(payload) for payload in payloads])
 
 
 def _evidence(kind: str, make: Callable[[], dict[str, Any]]) -> Evidence:

@@ -35,7 +35,7 @@ from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.oci.store import Source
 from secure_pipeline.policy.document import LoadedPolicy
-from secure_pipeline.ports import SecretUse, Signer
+from secure_pipeline.ports import AnySigner, SecretUse
 from secure_pipeline.report.promotion_html import promotion_page
 from secure_pipeline.report.promotion_json import record_document
 from secure_pipeline.runs import RUN_ID
@@ -361,7 +361,7 @@ class Promoter:
                 source = examined.inputs.source
                 publish_statements(source, image, envelopes, signer, self._clock)
 
-    def _signer(self, policy: LoadedPolicy) -> AbstractContextManager[Signer]:
+    def _signer(self, policy: LoadedPolicy) -> AbstractContextManager[AnySigner]:
         return opened_signer(STAGE, self._key, policy, self._options, self._world, self._warn)
 
 

@@ -22,7 +22,7 @@ from secure_pipeline.stages.result import Evidence
 from secure_pipeline.stages.verify import VerifyInputs
 from secure_pipeline.wiring.auditing import ledger_path, open_ledger, os_user
 from secure_pipeline.wiring.options import Options, World
-from secure_pipeline.wiring.signing import Warn, opened_signer, public_half, publish_statements
+from secure_pipeline.wiring.signing import Warn, opened_key, public_half, publish_statements
 from secure_pipeline.wiring.stores import Stores
 from secure_pipeline.wiring.verifying import VerifyTarget, verify_inputs
 
@@ -107,7 +107,7 @@ def _signed(work: _Work, options: Options, world: World, warn: Warn) -> Quaranti
     details = {"key": str(ref), "predicateType": kind, "reason": work.request.reason[:200]}
     with (
         recorded(ledger, SecretUse("sign", STAGE, str(image), None, details)) as ended,
-        opened_signer(STAGE, ref, inputs.policy, options, world, warn) as signer,
+        opened_key(STAGE, ref, inputs.policy, options, world, warn) as signer,
     ):
         der = signer.public_key_der
         name = quarantine.check_key(inputs.policy, der, kind, clock.now())

@@ -22,7 +22,7 @@ from secure_pipeline.stages.result import StageResult
 from secure_pipeline.stages.verify import VerifyInputs, verify
 from secure_pipeline.wiring.auditing import ledger_path, open_ledger
 from secure_pipeline.wiring.options import Options, World
-from secure_pipeline.wiring.signing import Warn, opened_signer, public_half
+from secure_pipeline.wiring.signing import Warn, opened_key, public_half
 from secure_pipeline.wiring.stores import Stores
 from secure_pipeline.wiring.verifying import VerifyTarget, verify_inputs
 
@@ -73,7 +73,7 @@ def resign_image(
     details = {"key": str(ref), "old": request.old}
     with (
         recorded(ledger, SecretUse("sign", STAGE, image, None, details)) as ended,
-        opened_signer(STAGE, ref, inputs.policy, options, world, warn) as signer,
+        opened_key(STAGE, ref, inputs.policy, options, world, warn) as signer,
     ):
         plan = plan_resign(inputs, signer.public_key_der, request.old, SystemClock().now())
         with _pushed(inputs, ledger):
