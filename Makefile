@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test e2e unit lint wheel image bench docs golden lock clean system-demo system-test tools-demo tools-test
+.PHONY: help demo test e2e thorough unit lint wheel image bench docs golden lock clean system-demo system-test tools-demo tools-test
 
 help: ## Show the doors
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -18,6 +18,9 @@ test: system-test $(VENV)/.ready tools-test lint ## Set up everything and pass a
 
 e2e: system-test $(VENV)/.ready tools-test ## The Pipeline on a real Kubernetes with a real Tekton
 	$(BIN)/python -m pytest tests/integration/test_tekton.py
+
+thorough: system-test $(VENV)/.ready tools-test ## All cases of the sweeps and random tests, of which 'test' takes a part
+	THOROUGH=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m thorough
 
 unit: $(VENV)/.ready ## Only the tests that need no installed tools
 	$(BIN)/python -m pytest -n 2 tests/unit -m "not integration"

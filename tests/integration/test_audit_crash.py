@@ -18,6 +18,7 @@ import pytest
 
 from fakes.evidence import StepClock, make_image, public_key, sign_inputs, signer
 from fakes.ledgers import USE, ledger
+from fakes.thorough import sweep, times
 from secure_pipeline.attestations import predicates
 from secure_pipeline.attestations.attachments import collect
 from secure_pipeline.attestations.seal import check_seal
@@ -35,7 +36,7 @@ from secure_pipeline.signing import Recording, sign_recorded
 from secure_pipeline.stages.result import Verdict
 from secure_pipeline.stages.sign import SignInputs
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.thorough]
 
 CHANGES = ("write", "fsync", "ftruncate", "rename", "link", "unlink", "mkdir")
 """System calls that change files; strace counts each by itself."""
@@ -101,10 +102,10 @@ def killed_at_call(
 
 
 def every_call(directory: Path, attempt: Callable[[str, int, Path], int]) -> int:
-    """Kill at each call of each kind, each time in a directory of its own; how often it was."""
+    """Kill at the swept calls of each kind, each in a directory of its own; how often it was."""
     kills = 0
     for call in CHANGES:
-        for number in range(1, MAX_POINTS):
+        for number in sweep(1, MAX_POINTS):
             place = directory / f"{call}-{number}"
             code = attempt(call, number, place)
             shutil.rmtree(place)
@@ -172,10 +173,10 @@ def use_it(log: FileLedger) -> Callable[[Acknowledge], None]:
 
 
 def test_aud_03_killed_after_any_byte(tmp_path: Path) -> None:
-    """After each of more than 1,500 bytes of an opening, two intents and two conclusions."""
+    """After the swept of more than 1,500 bytes of an opening, two intents and two conclusions."""
     log = ledger(tmp_path)
     torn = 0
-    for number in range(2 * MAX_POINTS):
+    for number in sweep(0, 2 * MAX_POINTS):
         for path in tmp_path.iterdir():
             path.unlink()
         code, acknowledged = killed_after_byte(number, use_it(log))
@@ -186,7 +187,7 @@ def test_aud_03_killed_after_any_byte(tmp_path: Path) -> None:
         if code == 0:
             break
     assert number > 1500
-    assert torn > 1500
+    assert torn > times(1500, 200)
 
 
 @pytest.mark.parametrize(("torn", "least"), [(b"", 10), (b'{"action":"si', 18)])
@@ -259,8 +260,8 @@ def test_aud_05_killed_at_any_call_of_signing(tmp_path: Path) -> None:
         signing.check()
         return code
 
-    assert every_call(tmp_path, attempt) >= 150
-    assert sum(unsigned) > 20
+    assert every_call(tmp_path, attempt) >= times(150, 40)
+    assert sum(unsigned) > times(20, 5)
 
 
 @dataclass(frozen=True)
@@ -273,7 +274,8 @@ class Signing:
 
     def sign(self, acknowledge: Acknowledge) -> None:
         recording = Recording(self.log, "file:release.key", self.heads)
-        result = sign_recorded(self.inputs, recording, signer, StepClock(), ignore)
+        files = self.heads.parent / "files"
+        result = sign_recorded(self.inputs, files, recording, signer, StepClock(), ignore)
         assert result.verdict is Verdict.PASS
         acknowledge(self.log.head().hash)
 
