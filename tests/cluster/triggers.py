@@ -1,6 +1,6 @@
 """Tekton Triggers in a cluster for tests: controller, admission and interceptors as programs.
 
-    listener = running_listener(place, audience=…)   # inside cluster.network()
+    listener = make_listener(cluster, NAMESPACE)      # inside cluster.network()
     listener.url, listener.ca, listener.secret        # what a sender needs to know
     listener.runs()
 
@@ -32,6 +32,7 @@ from cluster.images import busybox_image
 from cluster.kubernetes import Cluster
 from cluster.namespaces import NODE_ADDRESS
 from cluster.objects import CORE, RBAC
+from cluster.pipelines import overlay
 from cluster.tekton import NAMESPACE as SYSTEM
 from cluster.tekton import TEKTON
 from fakes.workplace import ROOT
@@ -56,7 +57,6 @@ _CONFIGURATION = (
     *("config-leader-election-controller", "config-leader-election-webhook"),
     "config-observability",
 )
-_COMPONENT = ROOT / "tekton/triggers"
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,12 @@ class Listener:
         return {item["metadata"]["name"] for item in self.api.get(path + query)["items"]}
 
     def log(self) -> str:
-        """What the listener's pod wrote."""
+        """What the listener's pod said, a message a line."""
         pod = _pod(self.api, self.namespace)
         assert pod is not None
         path = f"{CORE}/namespaces/{self.namespace}/pods/{pod['metadata']['name']}/log"
-        return self.api.call("GET", path).text
+        lines = self.api.call("GET", path).text.splitlines()
+        return "\n".join(json.loads(line)["message"] for line in lines if line.startswith("{"))
 
 
 @functools.cache
@@ -139,9 +140,7 @@ def make_listener(cluster: Cluster, namespace: str) -> Listener:
 
 def component() -> Iterator[dict[str, Any]]:
     """The objects of tekton/triggers."""
-    top = yaml.safe_load((_COMPONENT / "kustomization.yaml").read_text())
-    for name in top["resources"]:
-        yield from yaml.safe_load_all((_COMPONENT / name).read_text())
+    return overlay(ROOT / "tekton/triggers")
 
 
 def _path(document: dict[str, Any], namespace: str) -> str:

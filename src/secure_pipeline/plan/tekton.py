@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from secure_pipeline.plan import tekton_access
+from secure_pipeline.plan import tekton_access, tekton_triggers
 from secure_pipeline.plan.model import PROGRAM, Plan
 from secure_pipeline.plan.tekton_around import (
     FETCH,
@@ -72,4 +72,5 @@ def render(plan: Plan, image: str = IMAGE) -> Mapping[str, str]:
         **{f"tekton/{name}.yaml": content for name, content in objects.items()},
         **{f"tekton/runs/{name}.yaml": text((_START,), run) for name, run in runs.items()},
         **tekton_access.files([f"{name}.yaml" for name in objects]),
+        **tekton_triggers.files(runs[PROMOTE]),
     }

@@ -16,6 +16,7 @@ from secure_pipeline.plan.tekton_around import GIT, ROLL_BACK
 from secure_pipeline.plan.tekton_pipelines import BUILD, MEMORIES, PROMOTE, WORK
 from secure_pipeline.plan.tekton_runs import CLAIM, KEY_FILE, POLICY_FILE, TARGETS_PLACE
 from secure_pipeline.plan.tekton_text import labelled, text
+from secure_pipeline.trigger import MAX_LIFETIME, PATTERNS
 
 STARTER = f"{PROGRAM}-start"
 _RBAC = "rbac.authorization.k8s.io"
@@ -25,10 +26,21 @@ _FREE = ("config", "commit", "push", "image", "target")
 """Parameters that whoever starts a run chooses: none of them says what is trusted."""
 _FIXED = {"policy": POLICY_FILE, "key": KEY_FILE, "targets": TARGETS_PLACE}
 """What the ConfigMap of the rules starts with."""
+EXPIRES = f"{PROGRAM}.dev/expires"
+"""Annotation of a run that an event starts: until when it may be created, RFC 3339."""
+_EVENT = f"{PROMOTE}-{PATTERNS['id']}"
+_UNTIL = f"timestamp(object.metadata.annotations['{EXPIRES}'])"
 _RULES = {
-    "the name is PIPELINE-RUN-ATTEMPT, of what it is started for": (
+    "the name is PIPELINE-RUN-ATTEMPT, of what it is started for, or that of an event": (
         "!has(object.metadata.generateName) && object.metadata.name.matches("
-        f"'^({BUILD}|{PROMOTE})-[0-9]{{1,20}}-[0-9]{{1,5}}$')"
+        f"'^(({BUILD}|{PROMOTE})-[0-9]{{1,20}}-[0-9]{{1,5}}|{_EVENT})$')"
+    ),
+    "what an event starts is created before its end, which is near": (
+        f"!object.metadata.name.matches('^{_EVENT}$') || (has(object.metadata.annotations) && "
+        f"'{EXPIRES}' in object.metadata.annotations && "
+        f"{_UNTIL} > timestamp(object.metadata.creationTimestamp) && {_UNTIL} <= "
+        "timestamp(object.metadata.creationTimestamp) + "
+        f"duration('{MAX_LIFETIME.total_seconds():.0f}s'))"
     ),
     "the pipeline is the one of the name, as it is in this namespace": (
         "has(object.spec.pipelineRef) && has(object.spec.pipelineRef.name) && "
