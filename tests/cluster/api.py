@@ -49,6 +49,21 @@ class Api:
     def delete(self, path: str) -> dict[str, Any]:
         return self._sound(self.call("DELETE", path))
 
+    def status(self, method: str, path: str, token: str) -> int:
+        """What somebody else is answered, whose request changes nothing; 403 comes first of all."""
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        changes = method != "GET" and "exec" not in path
+        answer = requests.request(
+            method,
+            self.server + path,
+            json=None if method in ("GET", "DELETE") else {},
+            params={"dryRun": "All"} if changes else {},
+            headers={"Authorization": f"Bearer {token}", "Content-Type": kind},
+            verify=str(self._session.verify),
+            timeout=_SECONDS,
+        )
+        return answer.status_code
+
     @staticmethod
     def _sound(answer: requests.Response) -> dict[str, Any]:
         assert answer.ok, f"{answer.request.method} {answer.url}: {answer.text}"

@@ -17,9 +17,7 @@ PODS = "10.201.0.0/16"
 
 def containerd(directory: Path) -> list[str]:
     """A containerd with its own root, the CNI of ``cni`` and the registry over plain http."""
-    hosts = directory / "hosts" / REGISTRY / "hosts.toml"
-    hosts.parent.mkdir(parents=True)
-    hosts.write_text(f'server = "http://{REGISTRY}"\n')
+    plain_registry(directory, REGISTRY)
     config = directory / "containerd.toml"
     config.write_text(f"""version = 2
 root = "{directory}/containerd"
@@ -45,6 +43,13 @@ BinaryName = "runc"
 config_path = "{directory}/hosts"
 """)
     return ["containerd", "--config", str(config)]
+
+
+def plain_registry(directory: Path, registry: str) -> None:
+    """Let containerd pull from a registry over plain http; it looks at each pull."""
+    hosts = directory / "hosts" / registry / "hosts.toml"
+    hosts.parent.mkdir(parents=True, exist_ok=True)
+    hosts.write_text(f'[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n')
 
 
 def _cni(directory: Path) -> Path:

@@ -10,7 +10,7 @@ of ``policy export vault``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,8 +94,13 @@ class PodVault:
 
 
 @contextmanager
-def pod_vault(place: PipelinePlace, directory: Path) -> Iterator[PodVault]:
-    """Run one until the block ends, with its keys, roles, login and ConfigMap."""
+def pod_vault(
+    place: PipelinePlace, directory: Path, keys: Mapping[str, str] | None = None
+) -> Iterator[PodVault]:
+    """Run one until the block ends, with its keys, roles, login and ConfigMap.
+
+    ``keys``: others that the policy trusts, id to PEM.
+    """
     with real_vault(directory / "server", host=NODE_ADDRESS) as vault:
         vault.enable_audit()
         for key in KEYS:
@@ -108,7 +113,7 @@ def pod_vault(place: PipelinePlace, directory: Path) -> Iterator[PodVault]:
         )
         assert exported.code == 0, exported.text
         apply_exported(vault, directory / "exported")
-        _write_policy(place, made)
+        _write_policy(place, made, keys or {})
         base = f"{CORE}/namespaces/{NAMESPACE}/configmaps"
         data = {
             "release.yaml": made.policy.read_text(),
@@ -140,11 +145,12 @@ def _trust_cluster(place: PipelinePlace, vault: RealVault) -> None:
     vault.api("POST", "auth/kubernetes/config", settings)
 
 
-def _write_policy(place: PipelinePlace, made: PodVault) -> None:
+def _write_policy(place: PipelinePlace, made: PodVault, more: Mapping[str, str]) -> None:
+    keys = {**{key: made.public(key) for key in KEYS}, **more}
     document = yaml.safe_load((place.shared / "policy/tekton.yaml").read_text())
     document["keys"] = [
-        {"id": key, "algorithm": "ecdsa-p256-sha256", "public-key": made.public(key)}
-        for key in KEYS
+        {"id": name, "algorithm": "ecdsa-p256-sha256", "public-key": pem}
+        for name, pem in keys.items()
     ]
     document["signing"] = {"token-policies": [f"secure-pipeline-{role}" for role in ROLES]}
     made.policy.write_text(json.dumps(document))

@@ -24,6 +24,8 @@ class Load:
     """Requests a second, all threads together."""
     tokens: int
     """A request."""
+    host: str | None = None
+    """Name that is asked for, where it is not that of the URL."""
     counts: Counter[str] = field(default_factory=Counter)
     """Answers by the version that gave them; ``"500"`` and such by status; ``"none"``."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -74,6 +76,8 @@ class Load:
     def _ask(self, name: str) -> str:
         body = json.dumps({"context_id": name, "prompt": "The wind", "max_tokens": self.tokens})
         headers = {"Content-Type": "application/json", "Connection": "close"}
+        if self.host:
+            headers["Host"] = self.host
         parts = urlsplit(self.url)
         connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=_SECONDS)
         try:
@@ -88,12 +92,14 @@ class Load:
 
 
 @contextmanager
-def load(url: str, *, rate: float = 40, tokens: int = 4, threads: int = 8) -> Iterator[Load]:
+def load(
+    url: str, *, rate: float = 40, tokens: int = 4, threads: int = 8, host: str | None = None
+) -> Iterator[Load]:
     """Send requests to ``url`` until the block ends, or ``stop``.
 
     A thread waits for its answer, so the rate is lower where answers are slow.
     """
-    running = Load(url.rstrip("/"), rate, tokens)
+    running = Load(url.rstrip("/"), rate, tokens, host)
     running.start(threads)
     try:
         yield running

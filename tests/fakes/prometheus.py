@@ -1,4 +1,4 @@
-"""A real Prometheus of its own for a test, on loopback; stopped, killed and restarted at will."""
+"""A real Prometheus of its own for a test; stopped, killed and restarted at will."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from secure_pipeline.canary.target import ServiceAccess
 _SECONDS = 30
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nothing listens on."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of an address of this machine that nothing listens on."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
@@ -39,13 +39,14 @@ def program(name: str) -> str:
 
 @dataclass
 class Program:
-    """A program that serves on a port of loopback; it may be started again after ``kill``."""
+    """A program that serves on a port; it may be started again after ``kill``."""
 
     command: Sequence[str]
     log: Path
     port: int
     environment: Mapping[str, str] | None = None
     process: subprocess.Popen[bytes] | None = None
+    address: str = "127.0.0.1"
 
     def start(self) -> None:
         """Start it and wait until the port is open."""
@@ -61,7 +62,7 @@ class Program:
         deadline = time.monotonic() + _SECONDS
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self.address, self.port), timeout=1).close()
                 return
             except OSError:
                 ended = self.process.poll() is not None
@@ -174,6 +175,7 @@ def prometheus(
     alertmanager: str | None = None,
     authority: Authority | None = None,
     users: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[RealPrometheus]:
     """Run one until the block ends.
 
@@ -190,11 +192,11 @@ def prometheus(
         rule_file.write_text(json.dumps({"groups": [{"name": "tests", "rules": listed}]}))
     config = directory / "prometheus.json"
     config.write_text(json.dumps(configuration(targets, interval, rule_file, alertmanager)))
-    port = free_port()
+    port = free_port(host)
     command = [
         # An alert that came before Alertmanager was known is told again, not a minute later.
         *(program("prometheus"), f"--config.file={config}"),
-        *(f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address=127.0.0.1:{port}"),
+        *(f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address={host}:{port}"),
         "--rules.alert.resend-delay=1s",
     ]
     if authority is not None or users is not None:
@@ -204,7 +206,8 @@ def prometheus(
         command,
         directory / "prometheus.log",
         port,
-        url=f"{scheme}://127.0.0.1:{port}",
+        address=host,
+        url=f"{scheme}://{host}:{port}",
         directory=directory,
     )
     running.session.trust_env = False

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import yaml
 
-from cluster.api import until
+from cluster.api import Api, until
 from cluster.asking import answer_or_none, refused, runtime
 from cluster.gateway import GATEWAY_API, rule, running_gateway
 from cluster.kubernetes import Cluster
@@ -94,23 +93,12 @@ class Person:
     """A service account that has one role."""
 
     kubeconfig: Path
+    api: Api
 
     def status(self, verb: str, path: str) -> int:
-        """What the API server answers; 403 comes before it looks at anything else."""
-        config = KubernetesConfig.from_kubeconfig(self.kubeconfig)
-        kind = "application/merge-patch+json" if verb == "PATCH" else "application/json"
-        with requests.Session() as session:
-            session.trust_env = False
-            answer = session.request(
-                verb,
-                config.server + path,
-                json=None if verb in ("GET", "DELETE") else {},
-                params={"dryRun": "All"} if verb != "GET" and "exec" not in path else {},
-                headers={"Authorization": f"Bearer {config.token}", "Content-Type": kind},
-                verify=str(self.kubeconfig.parent / "ca.crt"),
-                timeout=10,
-            )
-        return answer.status_code
+        """What the API server answers."""
+        token = KubernetesConfig.from_kubeconfig(self.kubeconfig).token
+        return self.api.status(verb, path, str(token))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +117,7 @@ def people(cluster: Cluster) -> Iterator[dict[str, Person]]:
             place = document["metadata"]["namespace"]
             kind = document["kind"].lower()
             cluster.api.create(f"{RBAC}/namespaces/{place}/{kind}s", document)
-        made = {role: Person(cluster.account(RUNS, role)) for role in ALL}
+        made = {role: Person(cluster.account(RUNS, role), cluster.api) for role in ALL}
         for role, person in made.items():
             verb, path = MAY[role][-1]
             until(f"the rights of {role}", lambda p=person, v=verb, w=path: p.status(v, w) != 403)  # type: ignore[misc]
