@@ -46,7 +46,7 @@ AROUND = timedelta(minutes=5)
 """What Tekton's own pods need: the step's own limit comes first."""
 TEST_IMAGE = "test-image"
 _TEST_IMAGE_MEANING = "Image of the step test: the program, and what the project's tests need."
-_ONLY_IMAGE = ("verify", "promote")
+ONLY_IMAGE = ("verify", "promote")
 """Stages that need no more than an image in a registry."""
 _WORK_MEANING = "A volume of this run alone: the source, and what the stages leave for each other."
 
@@ -70,7 +70,10 @@ def build_pipeline(plan: Plan, image: str) -> dict[str, Any]:
             {"name": GIT, "description": GIT_MEANING, "optional": True},
             *_given(plan.stages),
         ],
-        "results": _results({name: f"$(tasks.{signing}.results.{name})" for name in HINTS}),
+        "results": [
+            {"name": name, "description": about, "value": f"$(tasks.{signing}.results.{name})"}
+            for name, about in HINTS.items()
+        ],
         "tasks": [_fetch(), *(_stage(stage, plan) for stage in plan.stages)],
         "finally": [_report(plan), _roll_back(plan)],
     }
@@ -79,7 +82,7 @@ def build_pipeline(plan: Plan, image: str) -> dict[str, Any]:
 
 def promote_pipeline(plan: Plan, image: str) -> dict[str, Any]:
     """Verify and promote an image that is in a registry; there is no source and no other stage."""
-    stages = [plan.stage(name) for name in _ONLY_IMAGE]
+    stages = [plan.stage(name) for name in ONLY_IMAGE]
     spec = {
         "description": "Moves traffic to an image of a registry that verifies.",
         "params": [
@@ -103,12 +106,6 @@ def _variables(stages: Iterable[Stage]) -> list[dict[str, Any]]:
 def _given(stages: Iterable[Stage]) -> list[dict[str, Any]]:
     given = {n: about for stage in stages for n, about in optional_workspaces(stage).items()}
     return [{"name": n, "description": about, "optional": True} for n, about in given.items()]
-
-
-def _results(values: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "description": HINTS[name], "value": value} for name, value in values.items()
-    ]
 
 
 def _task(
@@ -176,7 +173,7 @@ def _alone(stage: Stage) -> dict[str, Any]:
     parameters = {"run": "$(context.pipelineRun.name)"} if remembers(stage) else {}
     parameters |= {**_own(stage), "image": "$(params.image)"}
     places = [_memory()] if remembers(stage) else []
-    after = [need for need in stage.needs if need in _ONLY_IMAGE]
+    after = [need for need in stage.needs if need in ONLY_IMAGE]
     more = {"runAfter": after} if after else {}
     workspaces = [*places, *_same(optional_workspaces(stage))]
     return _task(stage.name, stage.timeout, parameters, workspaces, **more)

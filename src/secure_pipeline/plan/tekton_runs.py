@@ -8,7 +8,7 @@ from typing import Any
 
 from secure_pipeline.plan.model import PROGRAM, Permission, Plan, Stage
 from secure_pipeline.plan.tekton_around import COMMIT, FETCH_LIMIT, ROLL_BACK, URL
-from secure_pipeline.plan.tekton_pipelines import AROUND, BUILD, MEMORIES, PROMOTE, WORK
+from secure_pipeline.plan.tekton_pipelines import AROUND, BUILD, MEMORIES, ONLY_IMAGE, PROMOTE, WORK
 from secure_pipeline.plan.tekton_tasks import USER, VERSION, remembers
 from secure_pipeline.plan.tekton_text import duration, labelled
 
@@ -53,7 +53,7 @@ def promote_run(plan: Plan) -> dict[str, Any]:
         "key": KEY_FILE,
         "targets": TARGETS_PLACE,
     }
-    stages = [plan.stage(name) for name in ("verify", "promote")]
+    stages = [plan.stage(name) for name in ONLY_IMAGE]
     workspaces = [_MEMORIES, _POLICY, _KEYS, _TARGETS, _REGISTRY]
     return _run(PROMOTE, stages, timedelta(), parameters, workspaces)
 
