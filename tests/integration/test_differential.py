@@ -107,7 +107,7 @@ def test_we_accept_nothing_that_cosign_rejects(
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """Of 600 documents each way (thorough: 1,500) none passes only here but for the written list."""
+    """Of 600 documents each way (thorough: 1,500) none passes only here, but for a written list."""
     counts: Counter[str] = Counter()
     steps: Counter[str] = Counter()
     found: set[str] = set()
