@@ -118,8 +118,9 @@ def running_triggers(cluster: Cluster) -> None:
     cluster.ready("interceptors", lambda: _trusted_interceptors(api))
 
 
+@functools.cache
 def make_listener(cluster: Cluster, namespace: str) -> Listener:
-    """Make the listener of tekton/triggers in a namespace that has the rest of tekton/."""
+    """The listener of tekton/triggers in a namespace that has the rest of tekton/, made once."""
     running_triggers(cluster)
     secret = secrets.token_hex(32).encode()
     url = f"https://{DOOR}/"
