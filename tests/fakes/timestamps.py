@@ -20,7 +20,17 @@ def response(
     key: ec.EllipticCurvePrivateKey,
 ) -> bytes:
     """A granted response over ``data``, by an authority's certificate and its issuer's."""
-    digest = hashlib.sha256(data).digest()
+    return answer(hashlib.sha256(data).digest(), moment, leaf_certificate, issuer, key)
+
+
+def answer(
+    digest: bytes,
+    moment: datetime,
+    leaf_certificate: x509.Certificate,
+    issuer: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+) -> bytes:
+    """A granted response over a SHA-256."""
     info = sequence(
         integer(1),
         oid("1.3.6.1.4.1.57264.2"),

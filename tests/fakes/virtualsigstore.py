@@ -173,7 +173,7 @@ class VirtualSigstore:
         logged = faults.entry_of if faults.entry_of is not None else payload
         noted = self.fulcio.leaf(holder, self.ct_key, self.ct_key)
         proof = sign(key, b"x") if faults.entry_signature else signature
-        body = _body(
+        body = body_of(
             logged,
             proof,
             pem(noted if faults.entry_key else certificate),
@@ -184,13 +184,14 @@ class VirtualSigstore:
             by = faults.stamp or self
             stamp = by.timestamp(faults.stamp_of or signature, moment)
             stamps = [{"signedTimestamp": b64(stamp)}]
-        return Signed(certificate, signature, self._entry(body, moment, faults), stamps)
+        return Signed(certificate, signature, self.entry(body, moment, faults), stamps)
 
     def timestamp(self, data: bytes, moment: datetime) -> bytes:
         """An RFC 3161 response over ``data``."""
         return response(data, moment, self.tsa_leaf, self.tsa.issuer, self.tsa_key)
 
-    def _entry(self, body: bytes, moment: datetime, faults: Faults) -> dict[str, Any]:
+    def entry(self, body: bytes, moment: datetime, faults: Faults) -> dict[str, Any]:
+        """A log entry with this body, as bundles hold it."""
         log = hashlib.sha256(spki(self.log_key)).digest()
         kind = json.loads(body)
         entry: dict[str, Any] = {
@@ -286,7 +287,7 @@ def _envelope(payload: bytes, signature: bytes) -> bytes:
     return dsse.serialise(dsse.PAYLOAD_TYPE, payload, (dsse.EnvelopeSignature("", signature),))
 
 
-def _body(payload: bytes, signature: bytes, certificate: bytes, envelope: bytes | None) -> bytes:
+def body_of(payload: bytes, signature: bytes, certificate: bytes, envelope: bytes | None) -> bytes:
     """What Rekor logs: dsse 0.0.1 for an envelope, hashedrekord 0.0.1 for a message."""
     digest = {"algorithm": "sha256", "value": hashlib.sha256(payload).hexdigest()}
     if envelope is not None:
