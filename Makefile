@@ -17,7 +17,7 @@ test: system-test $(VENV)/.ready tools-test lint ## Set up everything and pass a
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=40 --durations-min=5
 
 e2e: system-test $(VENV)/.ready tools-test ## The Pipeline on a real Kubernetes with a real Tekton
-	$(BIN)/python -m pytest tests/integration/test_tekton.py
+	$(BIN)/python -m pytest tests/integration/test_tekton*.py
 
 thorough: system-test $(VENV)/.ready tools-test ## All cases of the sweeps and random tests, of which 'test' takes a part
 	THOROUGH=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m thorough
