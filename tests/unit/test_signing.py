@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from fakes.evidence import NAME, NOON, StepClock, public_key, sign_inputs, signer, stage_results
+from fakes.foreign import open_policy
 from fakes.images import Layer, build_image
 from fakes.ledgers import ledger
 from fakes.release import BUILDER, FixedClock, policy, stage_evidence
+from fakes.virtualsigstore import IDENTITY, ISSUER, VirtualSigstore
 from secure_pipeline import signing
+from secure_pipeline.adapters.sigstore import SigstoreVerifier
 from secure_pipeline.attestations import bundle, predicates
 from secure_pipeline.attestations.attachments import collect
 from secure_pipeline.attestations.fileform import read_origin
@@ -28,7 +31,7 @@ from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.imagefiles import take_files
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.policy.document import LoadedPolicy
-from secure_pipeline.ports import Signer
+from secure_pipeline.ports import AnySigner
 from secure_pipeline.signing import Recording, sign_recorded
 from secure_pipeline.stages import verify as verifying
 from secure_pipeline.stages.result import StageResult, Verdict
@@ -70,7 +73,7 @@ def named(result: StageResult, files: list[dict[str, Any]]) -> StageResult:
     return replace(result, figures={**result.figures, "files": files})
 
 
-def run(inputs: SignInputs, directory: Path, key: Signer | None = None) -> StageResult:
+def run(inputs: SignInputs, directory: Path, key: AnySigner | None = None) -> StageResult:
     recording = Recording(ledger(directory), "vault-transit://transit/release", None)
     return sign_recorded(
         inputs, directory / "files", recording, lambda: key or signer(), StepClock(), ignore
@@ -316,6 +319,42 @@ def kill_at(moment: int) -> None:
             real(source, target)
 
         setattr(os, name, counted)
+
+
+class VirtualIdentity:
+    """A ``KeylessSigner`` of a Sigstore that is only here."""
+
+    identity = (IDENTITY, ISSUER)
+
+    def __init__(self) -> None:
+        self.sigstore = VirtualSigstore(NOON)
+        self.root = self.sigstore.trusted_root()
+        self.verifier = SigstoreVerifier(self.root, "test", NOON)
+
+    def sign(self, payload: bytes) -> bytes:
+        return self.sigstore.bundle(payload)
+
+    def signed(self, bundle: bytes, payload: bytes) -> bool:
+        self.verifier.verify(bundle, payload)
+        return True
+
+
+def test_an_identity_signs_files_too(inputs: SignInputs, tmp_path: Path) -> None:
+    """Without a key the bundle carries the certificate; the policy's identities decide."""
+    who = VirtualIdentity()
+    result = run(inputs, tmp_path, who)
+    assert result.figures["identity"] == IDENTITY
+    assert run(inputs, tmp_path, who).figures["files"] == result.figures["files"]
+    trusted = open_policy(
+        tmp_path / "p", keys=False, root=who.root, builders=f"['{BUILDER}']",
+        identities=f"[{{id: ci, issuer: '{ISSUER}', identity: '{IDENTITY}'}}]",
+    )  # fmt: skip
+    question = VerifyFileInputs(tmp_path / "files" / WHEEL, trusted, identity_verifier=who.verifier)
+    answer = verify_file(question, FixedClock(NOON), ignore)
+    assert answer.verdict is Verdict.PASS, answer.reasons
+    entries = [stored.entry for stored in reader.entries(tmp_path / "ledger.jsonl")]
+    identities = [item.details.get("identity") for item in entries if item.outcome]
+    assert identities == [IDENTITY, IDENTITY, IDENTITY, None] * 2
 
 
 def test_the_bundle_is_one_that_others_read(inputs: SignInputs, tmp_path: Path) -> None:
