@@ -250,7 +250,7 @@ class _Chunks(io.RawIOBase):
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._left = b""
+        self._left = memoryview(b"")
 
     def readable(self) -> bool:
         """It can be read."""
@@ -258,7 +258,7 @@ class _Chunks(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill at most the buffer; 0 at the end. Raises: what the chunks raise."""
-        self._left = self._left or next(self._chunks, b"")
+        self._left = self._left or memoryview(next(self._chunks, b""))
         size = min(len(buffer), len(self._left))
         buffer[:size], self._left = self._left[:size], self._left[size:]
         return size
