@@ -50,7 +50,7 @@ class Permission(StrEnum):
     SOURCE = "source:read"
     """Read the repository at the commit of the run."""
     IDENTITY = "id-token"
-    """Ask the engine for a token that says who runs: to log in to Vault."""
+    """Ask the engine for a token that says who runs: to log in to Vault, or to sign as that."""
     REGISTRY = "registry:write"
     """Push the image and its evidence, and the verdict of a promotion."""
     ROUTER = "router:write"
@@ -63,6 +63,7 @@ class Network(StrEnum):
     BASES = "base images"
     DATABASE = "vulnerability database"
     VAULT = "vault"
+    SIGSTORE = "sigstore"
     REGISTRY = "registry"
     ROUTER = "router"
     METRICS = "metrics"
@@ -165,6 +166,7 @@ _VAULT = (
     *("SECURE_PIPELINE_VAULT_LOGIN", "SECURE_PIPELINE_VAULT_ROLE"),
     "SECURE_PIPELINE_VAULT_AUDIENCE",
 )
+_SIGNING = (*_VAULT, "SECURE_PIPELINE_SIGSTORE_CA")
 _FACTS: Mapping[str, _Facts] = {
     "analyze": _Facts(tools=("semgrep",), resources=Resources(2, 3072, 2)),
     "test": _Facts(resources=Resources(2, 2048, 4), minutes=30),
@@ -189,8 +191,8 @@ _FACTS: Mapping[str, _Facts] = {
         reads=(IMAGE_LAYOUT,),
         writes=(IMAGE_LAYOUT, FILES, LEDGER),
         permissions=(Permission.SOURCE, Permission.IDENTITY, Permission.REGISTRY),
-        network=(Network.VAULT, Network.REGISTRY),
-        variables=(POLICY, KEY, PUSH, *_VAULT),
+        network=(Network.VAULT, Network.SIGSTORE, Network.REGISTRY),
+        variables=(POLICY, KEY, PUSH, *_SIGNING),
         secrets=(PASSWORD,),
     ),
     "verify": _Facts(reads=(IMAGE_LAYOUT,), evidence=False),
@@ -204,8 +206,11 @@ _PROMOTE = _Facts(
         *(Permission.SOURCE, Permission.IDENTITY),
         *(Permission.REGISTRY, Permission.ROUTER),
     ),
-    network=(Network.VAULT, Network.REGISTRY, Network.ROUTER, Network.METRICS),
-    variables=(POLICY, KEY, "SECURE_PIPELINE_TARGETS", *_VAULT),
+    network=(
+        *(Network.VAULT, Network.SIGSTORE, Network.REGISTRY),
+        *(Network.ROUTER, Network.METRICS),
+    ),
+    variables=(POLICY, KEY, "SECURE_PIPELINE_TARGETS", *_SIGNING),
     secrets=(PASSWORD,),
     minutes=360,
 )

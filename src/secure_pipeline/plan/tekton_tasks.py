@@ -240,6 +240,7 @@ def _environment(stage: Stage) -> list[dict[str, Any]]:
         values["DOCKER_CONFIG"] = "$(workspaces.registry.path)"
     if Permission.IDENTITY in stage.permissions:
         values["SECURE_PIPELINE_VAULT_JWT_FILE"] = f"{IDENTITY}/token"
+        values["SECURE_PIPELINE_IDENTITY_TOKEN_FILE"] = f"{IDENTITY}/sigstore"
     found: list[dict[str, Any]] = [{"name": n, "value": v} for n, v in values.items()]
     for secret in stage.secrets:
         key = parameter(secret)
@@ -291,7 +292,9 @@ def _volumes(stage: Stage) -> list[dict[str, Any]]:
     if Network.DATABASE in stage.network:
         found.append({"name": "databases", "emptyDir": {"sizeLimit": size}})
     if Permission.IDENTITY in stage.permissions:
-        token = {"path": "token", "audience": "vault", "expirationSeconds": 3600}
-        sources = [{"serviceAccountToken": token}]
+        sources = [
+            {"serviceAccountToken": {"path": name, "audience": who, "expirationSeconds": 3600}}
+            for name, who in (("token", "vault"), ("sigstore", "sigstore"))
+        ]
         found.append({"name": "identity", "projected": {"sources": sources}})
     return found
