@@ -264,17 +264,22 @@ def flip(path: Path, offset: int, mask: int = 1) -> None:
     path.write_bytes(data)
 
 
-def refused(result: StageResult, code: ExitCode, *words: str) -> None:
-    """Assert verdict, exit code, that the reasons name the culprit, and what is left behind."""
+def objected(result: StageResult, code: ExitCode, *words: str) -> None:
+    """Assert verdict, exit code, and that the reasons name the culprit."""
     verdict = Verdict.INCONCLUSIVE if code is ExitCode.INCONCLUSIVE else Verdict.FAIL
     text = "\n".join(result.reasons)
     assert (result.verdict, result.code) == (verdict, code), text
     for word in words:
         assert word in text
+
+
+def refused(result: StageResult, code: ExitCode, *words: str) -> None:
+    """Assert what ``objected`` does of an image, and what is left behind."""
+    objected(result, code, *words)
     for summary in result.evidence:
         assert summary.predicate["verificationResult"] == "FAILED"
         assert summary.predicate["verifiedLevels"] == ["FAILED"]
-    assert bool(result.evidence) == (verdict is Verdict.FAIL)
+    assert bool(result.evidence) == (result.verdict is Verdict.FAIL)
 
 
 def passed(result: StageResult) -> None:
