@@ -62,7 +62,8 @@ def sign_recorded(
     if result.verdict is Verdict.PASS:
         signed = _sign_files(FileSigning(inputs, files), recording, signer, on_event)
         figures = {**result.figures, FIGURE: [item.to_json() for item in signed]}
-        result = replace(result, figures=figures)
+        more = f"; {len(signed)} files signed" if signed else ""
+        result = replace(result, figures=figures, summary=result.summary + more)
         on_event(Progress(sign.STAGE, "anchoring the ledger"))
         _anchor(inputs, recording, signer, clock)
     return result

@@ -110,6 +110,7 @@ def test_each_file_gets_a_bundle_of_the_run(
     """The content of the image, one statement each: same run, source, builder and dependencies."""
     result = run(inputs, tmp_path)
     assert result.verdict is Verdict.PASS
+    assert result.summary.endswith("; 2 files signed")
     assert names(tmp_path) == {*CONTENT, *(f"{name}.sigstore.json" for name in CONTENT)}
     (built,) = inputs.results[2].evidence
     image = predicates.bind(
