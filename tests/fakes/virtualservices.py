@@ -20,6 +20,10 @@ from fakes.fulcio import Holder, pem
 from fakes.issuer import Issuer
 from fakes.timestamps import answer
 from fakes.virtualsigstore import IDENTITY, ISSUER, Faults, VirtualSigstore, body_of
+from secure_pipeline.adapters.clock import SystemClock
+from secure_pipeline.adapters.http import Transport
+from secure_pipeline.adapters.sigstore import SigstoreVerifier
+from secure_pipeline.adapters.sigstoresigning import LIMITS, SigstoreSigner, read_services
 
 Answer = tuple[int, bytes]
 
@@ -82,6 +86,18 @@ class VirtualServices:
                 "tsaConfig": {"selector": "ANY"},
             },
         }
+
+    def signer(self) -> SigstoreSigner:
+        """Who signs with these services, and waits for nothing."""
+        config = self.trust_config()
+        clock = SystemClock()
+        return SigstoreSigner(
+            read_services(json.dumps(config).encode(), "config"),
+            SigstoreVerifier(json.dumps(config["trustedRoot"]).encode(), "root", clock.now()),
+            self.token,
+            Transport(clock, limits=LIMITS, sleep=lambda seconds: None),
+            clock,
+        )
 
     def _named(self, url: str) -> dict[str, object]:
         window = {"start": "2020-01-01T00:00:00Z"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fakes.cosign import Cosign
+from fakes.faultproxy import answer, fault_proxy
 from fakes.keylessplace import KeylessPlace, keyless_place
 from fakes.privatesigstore import IDENTITY, PrivateSigstore, private_sigstore
 from fakes.prometheus import free_port
@@ -304,3 +305,39 @@ def size(sigstore: PrivateSigstore) -> int:
     """How many entries the log has, by its newest checkpoint."""
     path = sigstore.directory / "log/checkpoint"
     return int(path.read_text().splitlines()[1])
+
+
+def test_a_job_of_github_signs_with_the_token_that_it_may_ask_for(place: KeylessPlace) -> None:
+    """Without a file or variable the job's own token is asked for, for Sigstore and nobody else."""
+    with fault_proxy() as github:
+        token = place.sigstore.token()
+        github.on("GET", "/token", answer(200, json.dumps({"value": token}).encode()))
+        ended = place.run(
+            *("sign", "--run", run_of(place), "--json"),
+            SECURE_PIPELINE_IDENTITY_TOKEN_FILE="",
+            ACTIONS_ID_TOKEN_REQUEST_URL=f"http://{github.host}/token?api-version=2.0",
+            ACTIONS_ID_TOKEN_REQUEST_TOKEN="request-token",
+        )
+        assert ended.code == 0, ended.text
+        assert figures(ended)["identity"] == IDENTITY
+        assert token not in ended.text
+        assert [seen.path for seen in github.seen] == ["/token?api-version=2.0&audience=sigstore"]
+
+
+def test_a_token_in_a_variable_signs(place: KeylessPlace) -> None:
+    """The variable serves where there is no file; it is not passed on to what is started."""
+    token = place.sigstore.token()
+    ended = place.run(
+        *("sign", "--run", run_of(place)),
+        SECURE_PIPELINE_IDENTITY_TOKEN_FILE="",
+        SECURE_PIPELINE_IDENTITY_TOKEN=token,
+    )
+    assert ended.code == 0, ended.text
+    assert token not in ended.text
+
+
+def test_an_anchor_takes_no_signature_without_a_key(place: KeylessPlace) -> None:
+    """A file of heads is checked with keys: refused before anything begins."""
+    ended = place.run("sign", "--run", run_of(place), "--ledger-anchor", "heads.jsonl")
+    assert ended.code == ExitCode.USAGE
+    assert "heads" in ended.err

@@ -13,10 +13,7 @@ from hypothesis import strategies as st
 
 from fakes.virtualservices import VirtualServices
 from fakes.virtualsigstore import IDENTITY, Faults
-from secure_pipeline.adapters.clock import SystemClock
-from secure_pipeline.adapters.http import Transport
-from secure_pipeline.adapters.sigstore import SigstoreVerifier
-from secure_pipeline.adapters.sigstoresigning import LIMITS, SigstoreSigner, read_services
+from secure_pipeline.adapters.sigstoresigning import read_services
 from secure_pipeline.attestations.bundle import proven
 from secure_pipeline.attestations.statement import make_statement
 from secure_pipeline.errors import ConfigError, PipelineError, Unavailable, VerificationFailed
@@ -32,19 +29,6 @@ def services() -> Iterator[VirtualServices]:
         yield made
 
 
-def signer_of(services: VirtualServices) -> SigstoreSigner:
-    config = services.trust_config()
-    root = json.dumps(config["trustedRoot"]).encode()
-    clock = SystemClock()
-    return SigstoreSigner(
-        read_services(json.dumps(config).encode(), "config"),
-        SigstoreVerifier(root, "root", clock.now()),
-        services.token,
-        Transport(clock, limits=LIMITS, sleep=lambda seconds: None),
-        clock,
-    )
-
-
 @pytest.mark.parametrize("late", [timedelta(minutes=11), timedelta(minutes=-1)])
 def test_a_stamp_outside_the_certificate_is_given_to_nobody(
     services: VirtualServices, late: timedelta
@@ -52,7 +36,7 @@ def test_a_stamp_outside_the_certificate_is_given_to_nobody(
     """A time-stamp after the certificate's end, or before its beginning, signs nothing."""
     services.service.stamp_after = late
     with pytest.raises(VerificationFailed, match=r"valid|expired"):
-        signer_of(services).sign(PAYLOAD)
+        services.signer().sign(PAYLOAD)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +55,7 @@ def test_an_entry_that_proves_nothing_is_given_to_nobody(
     """A log that answers with another entry, or another proof, signs nothing."""
     services.service.faults = faults
     with pytest.raises(VerificationFailed):
-        signer_of(services).sign(PAYLOAD)
+        services.signer().sign(PAYLOAD)
 
 
 @pytest.mark.parametrize("faults", [Faults(sct=False), Faults(sct_key=True)])
@@ -81,13 +65,13 @@ def test_a_certificate_that_no_log_promised_is_not_used(
     """Without a good promise of a certificate log nothing is signed, logged or stamped."""
     services.service.faults = faults
     with pytest.raises(VerificationFailed, match=r"timestamp|SCT"):
-        signer_of(services).sign(PAYLOAD)
+        services.signer().sign(PAYLOAD)
     assert services.asked == [CERTIFY]
 
 
 def test_an_identity_that_changes_in_between_is_refused(services: VirtualServices) -> None:
     """A renewed certificate for somebody else ends the run."""
-    signer = signer_of(services)
+    signer = services.signer()
     assert signer.identity[0] == IDENTITY
     services.service.identity = "https://ci.invalid/other"
     signer._signer = None
@@ -99,7 +83,7 @@ def test_an_identity_that_changes_in_between_is_refused(services: VirtualService
 def test_a_busy_service_is_asked_again(services: VirtualServices, path: str) -> None:
     """503 once: the next answer counts."""
     services.service.before[path] = [(503, b"")]
-    assert proven(signer_of(services).sign(PAYLOAD)).payload == PAYLOAD
+    assert proven(services.signer().sign(PAYLOAD)).payload == PAYLOAD
     assert services.asked.count(path) == 2
 
 
@@ -115,7 +99,7 @@ def test_an_answer_of_another_kind_is_an_error_of_ours(
     """Whatever a service answers, the error is one line and names no token."""
     services.service.before[path] = [answer]
     with pytest.raises(PipelineError) as caught:
-        signer_of(services).sign(PAYLOAD)
+        services.signer().sign(PAYLOAD)
     assert "\n" not in str(caught.value)
 
 
@@ -123,7 +107,7 @@ def test_a_refusal_is_told_with_the_services_words(services: VirtualServices) ->
     """What Fulcio says about a token is shown, bounded."""
     services.service.before[CERTIFY] = [(403, b'{"message": "not you"}')]
     with pytest.raises(Unavailable, match=r"403.*not you"):
-        signer_of(services).sign(PAYLOAD)
+        services.signer().sign(PAYLOAD)
 
 
 def changed(services: VirtualServices, **changes: Any) -> bytes:
