@@ -126,6 +126,15 @@ class Tekton:
 
         return until(f"end of {name}", done, 120)
 
+    def kill(self, namespace: str, status: Mapping[str, Any]) -> None:
+        """SIGKILL to the one step of a TaskRun."""
+        pod = self.api.get(f"{CORE}/namespaces/{namespace}/pods/{status['podName']}")
+        (container,) = pod["status"]["containerStatuses"]
+        identity = container["containerID"].removeprefix("containerd://")
+        socket = self.cluster.directory / "containerd.sock"
+        command = ["ctr", "-a", socket, "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL"]
+        self.cluster.run([*command, identity])
+
     def log(self, namespace: str, status: Mapping[str, Any], step: str) -> str:
         """What a step of a TaskRun wrote."""
         path = f"{CORE}/namespaces/{namespace}/pods/{status['podName']}/log"
