@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -27,11 +26,10 @@ import yaml
 
 from cluster.api import Api
 from cluster.kubernetes import Cluster
+from cluster.modules import module_directory
 from cluster.namespaces import NODE_ADDRESS
 from cluster.objects import CORE, make_namespace
-from secure_pipeline.events import ignore
-from secure_pipeline.tools.golang import find_go
-from secure_pipeline.wiring import locate_tool, tool_installer
+from secure_pipeline.wiring import locate_tool
 
 GATEWAY_API = "/apis/gateway.networking.k8s.io/v1"
 CONTROLLER = "projectcontour.io/gateway-controller"
@@ -201,13 +199,7 @@ def controller_stopped(cluster: Cluster) -> Iterator[None]:
 
 def _definitions() -> Iterator[dict[str, Any]]:
     """The Gateway API's own definitions, of the version in contour's go.mod."""
-    installer = tool_installer(ignore)
-    contour = installer.pins["contour"].go
-    assert contour is not None
-    go = find_go(installer.pins, installer.steps)
-    command = [go, "mod", "download", "-json", _MODULE]
-    module = installer.steps.run("go", command, cwd=contour.directory).stdout
-    directory = Path(json.loads(module)["Dir"]) / "config/crd/standard"
+    directory = module_directory("contour", _MODULE) / "config/crd/standard"
     for kind in _KINDS:
         text = (directory / f"gateway.networking.k8s.io_{kind}.yaml").read_bytes()
         yield yaml.load(text, Loader=yaml.CSafeLoader)

@@ -1,8 +1,8 @@
 """Tekton Triggers in a cluster for tests: controller, admission and interceptors as programs.
 
-    listener = make_listener(cluster, NAMESPACE)      # inside cluster.network()
-    listener.url, listener.ca, listener.secret        # what a sender needs to know
-    listener.runs()
+    with listening(cluster, NAMESPACE) as listener:     # or make_listener in cluster.network()
+        listener.url, listener.ca, listener.secret      # what a sender needs to know
+        listener.runs()
 
 The listener itself is the pod that Triggers' own controller makes of the EventListener, with the
 service account and the RBAC of tekton/triggers. What a cluster has and this one has not:
@@ -19,6 +19,7 @@ import json
 import secrets
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,14 @@ from cluster.api import Api, until
 from cluster.credentials import Authority
 from cluster.images import busybox_image
 from cluster.kubernetes import Cluster
+from cluster.modules import module_directory
 from cluster.namespaces import NODE_ADDRESS
 from cluster.objects import CORE, RBAC
 from cluster.pipelines import overlay
 from cluster.tekton import NAMESPACE as SYSTEM
 from cluster.tekton import TEKTON
 from fakes.workplace import ROOT
-from secure_pipeline.events import ignore
-from secure_pipeline.tools.golang import find_go
-from secure_pipeline.wiring import locate_tool, tool_installer
+from secure_pipeline.wiring import locate_tool
 
 TRIGGERS = "/apis/triggers.tekton.dev/v1beta1"
 LISTENER = "secure-pipeline"
@@ -91,7 +91,8 @@ class Listener:
 @functools.cache
 def running_triggers(cluster: Cluster) -> None:
     """Start Triggers beside a Tekton that runs; call inside the network."""
-    api, config = cluster.api, _configuration()
+    api = cluster.api
+    config = module_directory("triggers-controller", _MODULE) / "config"
     for path in sorted(config.glob("300-*.yaml")):
         for document in _documents(path):
             api.create(_DEFINITIONS, document)
@@ -139,6 +140,17 @@ def make_listener(cluster: Cluster, namespace: str) -> Listener:
     return made
 
 
+@contextmanager
+def listening(cluster: Cluster, namespace: str) -> Iterator[Listener]:
+    """Inside, this thread is in the network of the listener; what it started is removed after."""
+    with cluster.network():
+        made = make_listener(cluster, namespace)
+        before = made.runs()
+        yield made
+        for run in made.runs() - before:
+            made.api.delete(f"{TEKTON}/namespaces/{namespace}/pipelineruns/{run}")
+
+
 def component() -> Iterator[dict[str, Any]]:
     """The objects of tekton/triggers."""
     return overlay(ROOT / "tekton/triggers")
@@ -154,16 +166,6 @@ def _path(document: dict[str, Any], namespace: str) -> str:
         return f"{RBAC}/{kind.lower()}s"
     group = RBAC if kind.startswith("Role") else TRIGGERS
     return f"{group}/namespaces/{namespace}/{kind.lower()}s"
-
-
-def _configuration() -> Path:
-    installer = tool_installer(ignore)
-    controller = installer.pins["triggers-controller"].go
-    assert controller is not None
-    go = find_go(installer.pins, installer.steps)
-    command = [go, "mod", "download", "-json", _MODULE]
-    module = installer.steps.run("go", command, cwd=controller.directory).stdout
-    return Path(json.loads(module)["Dir"]) / "config"
 
 
 def _documents(path: Path) -> Iterator[dict[str, Any]]:
