@@ -90,6 +90,7 @@ def hand_over(
 ) -> ExitCode:
     """Let a cluster promote an image: send a signed event, wait for the signed verdict."""
     from secure_pipeline.cli._output import Output
+    from secure_pipeline.report.foreign import visible
     from secure_pipeline.wiring import open_hand_over
     from secure_pipeline.wiring.handing import HandOverRequest
     from secure_pipeline.wiring.keyless import Trust, operator_identity
@@ -112,7 +113,7 @@ def hand_over(
         output.document("HandOver", {**said, "exitCode": int(ExitCode.PASS), "verdict": None})
         return ExitCode.PASS
     ended = work.wait(inputs, seconds)
-    output.text(f"{ended.result}: {ended.why}")
+    output.text(f"{ended.result}: {visible(ended.why, 300)}")
     output.text(f"signed by {', '.join(ended.signers)}: {ended.statement}")
     output.text(f"{ended.verification.verdict.value}: {ended.verification.summary}")
     output.document("HandOver", {**said, "exitCode": int(ended.code), "verdict": _verdict(ended)})

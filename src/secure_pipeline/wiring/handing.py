@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secure_pipeline.adapters.clock import SystemClock
@@ -53,7 +53,7 @@ class HandOvers:
         self._transport = Transport(
             self._clock, ca=request.ca, proxies=proxies_of(world.environment)
         )
-        now = self._clock.now().replace(microsecond=0)
+        now = self._clock.now()
         self.event = HandOver(
             secrets.token_hex(16),
             ImageReference.parse(request.image.image or ""),
@@ -74,7 +74,9 @@ class HandOvers:
 
     def send(self) -> str:
         """Send the event and return the listener's id of it. Raises: Unavailable, PolicyDenied."""
-        event, body = self.event, self.event.body()
+        now = self._clock.now()  # what was done since the event was made may have taken a while
+        event = self.event = replace(self.event, issued=now, expires=now + LIFETIME)
+        body = event.body()
         ledger = open_ledger(ledger_path(self._options, self._world))
         details = {"target": event.target, "to": event.audience, "run": event.run}
         use = SecretUse("promote", STAGE, str(event.image), None, details)
