@@ -168,7 +168,10 @@ class Doctor:
             named, base = config.sign.key, self._config_path().parent
         if named is None:
             raise ConfigError("no signing key is named", hint=hint)
-        path = base / KeyRef.parse(named).path
+        ref = KeyRef.parse(named)
+        if ref.scheme != "file":
+            return str(ref)
+        path = base / ref.path
         if not path.is_file():
             raise ConfigError("no such key file", where=str(path), hint=hint)
         if not self.password_is_set:

@@ -138,6 +138,14 @@ def test_a_key_needs_its_file_and_password(doctor: Doctor) -> None:
     assert "no such key file" in str(check(doctor, "signing key").problem)
 
 
+@pytest.mark.parametrize("key", ["keyless", "vault-transit://transit/release"])
+def test_what_is_no_file_is_not_looked_for(doctor: Doctor, key: str) -> None:
+    """An identity or a key in Vault needs neither file nor password here."""
+    places = replace(doctor.places, key=key)
+    found = check(replace(doctor, places=places, password_is_set=False), "signing key")
+    assert found.found == key
+
+
 def test_the_policy_judges_the_database(doctor: Doctor) -> None:
     """Another database than the policy names is refused; without a policy none is accepted."""
     assert doctor.places.policy is not None

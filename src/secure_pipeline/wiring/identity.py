@@ -17,13 +17,12 @@ from secure_pipeline.policy.trust import trust_root, trusted_identities
 from secure_pipeline.ports import KeylessSigner
 from secure_pipeline.wiring.options import World
 from secure_pipeline.wiring.stores import proxies_of
-from secure_pipeline.wiring.vault import github_job
+from secure_pipeline.wiring.vault import github_job, read_secret
 
 TOKEN = "SECURE_PIPELINE_IDENTITY_TOKEN"
 TOKEN_FILE = f"{TOKEN}_FILE"
 CA = "SECURE_PIPELINE_SIGSTORE_CA"
 AUDIENCE = "sigstore"
-_MAX_TOKEN_FILE = 64 << 10
 _TOKEN_SECONDS = 30.0
 
 
@@ -84,19 +83,10 @@ def identity_token(environment: Mapping[str, str], directory: Path) -> Callable[
     """
     from secure_pipeline.adapters.identitytoken import check_text, github_token
 
-    named, value, job = (
-        environment.get(TOKEN_FILE),
-        environment.get(TOKEN),
-        github_job(environment),
-    )
+    named, value = environment.get(TOKEN_FILE), environment.get(TOKEN)
+    job = github_job(environment)
     if named:
-        path = directory / named
-
-        def read() -> str:
-            data = read_bounded(path, _MAX_TOKEN_FILE)
-            return check_text(data.decode("ascii", "replace"), "identity token", str(path))
-
-        return read
+        return lambda: read_secret(directory / named, "identity token")
     if value:
         return lambda: check_text(value, "identity token", TOKEN)
     if job:

@@ -193,7 +193,7 @@ def login(environment: Mapping[str, str], directory: Path) -> Login:
         return vaultlogin.AppRole(
             role=_needed(environment, "ROLE"),
             role_id=_needed(environment, "ROLE_ID"),
-            wrapped=_secret(directory / path, "wrapping token"),
+            wrapped=read_secret(directory / path, "wrapping token"),
             mount=named or "approle",
             creation_path=environment.get(f"{PREFIX}CREATION_PATH") or None,
         )
@@ -201,10 +201,10 @@ def login(environment: Mapping[str, str], directory: Path) -> Login:
         return _github(environment, named or "jwt")
     if method == "kubernetes":
         path = environment.get(f"{PREFIX}JWT_FILE") or str(_SERVICE_ACCOUNT)
-        jwt = _secret(directory / path, "service account token")
+        jwt = read_secret(directory / path, "service account token")
         return vaultlogin.KubernetesRole(_needed(environment, "ROLE"), jwt, named or "kubernetes")
     if method == "jwt":
-        jwt = _secret(directory / _needed(environment, "JWT_FILE"), "JSON Web Token")
+        jwt = read_secret(directory / _needed(environment, "JWT_FILE"), "JSON Web Token")
         return vaultlogin.JwtRole(_needed(environment, "ROLE"), jwt, named or "jwt")
     raise UsageError(f"{PREFIX}LOGIN is {method[:40]!r}", hint=f"one of {_LOGINS}")
 
@@ -262,7 +262,7 @@ def _person(environment: Mapping[str, str], directory: Path) -> str:
             f"no login to Vault is configured, and there is no {path}",
             hint=f"vault login, or set {PREFIX}LOGIN to {_LOGINS}",
         )
-    return _secret(path, "token")
+    return read_secret(path, "token")
 
 
 def _needed(environment: Mapping[str, str], name: str) -> str:
@@ -272,7 +272,8 @@ def _needed(environment: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _secret(path: Path, what: str) -> str:
+def read_secret(path: Path, what: str) -> str:
+    """Read a file of one token. Raises: ConfigError, never quoting it."""
     from secure_pipeline.adapters.identitytoken import check_text
 
     data = read_bounded(path, _MAX_TOKEN_FILE)

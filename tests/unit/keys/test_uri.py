@@ -54,6 +54,9 @@ def test_a_key_in_vault_is_named_by_its_parts(text: str, key: VaultKey, shown: s
         "hashivault://a/b",
         "hashivault://",
         "awskms://alias/release",
+        "keyless:",
+        "keyless:\0",
+        "Keyless",
         "vault://transit/release",
         "",
     ],
@@ -82,3 +85,14 @@ def test_vlt_13_what_is_accepted_holds_plain_names_only(scheme: str, rest: str) 
     parts = [*ref.vault.mount.split("/"), *ref.vault.path.split("/")]
     assert all(part and part.isascii() and not part.startswith(".") for part in parts)
     assert not set("".join(parts)) & set("%?# \t\n\\:@")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("keyless", ""), ("keyless:a/trust.json", "a/trust.json")]
+)
+def test_no_key_is_a_key_uri_too(text: str, value: str) -> None:
+    """Alone it means the public instance, with a file that file's; neither is a file's key."""
+    ref = KeyRef.parse(text)
+    assert (ref.keyless, ref.value, ref.vault, str(ref)) == (True, value, None, text)
+    with pytest.raises(UsageError):
+        _ = ref.path
