@@ -37,19 +37,22 @@ COSIGN_3 = "cosign 3.0.6"
 CONFORMA = "Conforma (ec), main branch of 2026 with cosign 3"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 IGNORE_LOG = "--insecure-ignore-tlog"
+_WHO = ("--certificate-identity NAME", "--certificate-oidc-issuer ISSUER")
 _ATTACH = "attach it in both forms: secure-pipeline sign"
 
 
 def cosign_3(sight: Sight, key: PublicKey | None) -> Verdict:
     """``cosign verify-attestation --key``, version 3."""
-    needs = (IGNORE_LOG, *digest_needs(key, "--signature-digest-algorithm=sha384"))
+    proof = _proof(_taken(bundle_pieces(sight, key)))
+    needs = (*proof, *digest_needs(key, "--signature-digest-algorithm=sha384"))
     return Verdict("cosign-3", COSIGN_3, _verify_attestation(sight, key, strict), needs)
 
 
 def cosign_2(sight: Sight, key: PublicKey | None) -> Verdict:
     """``cosign verify-attestation --key``, the last version 2."""
-    needs = [IGNORE_LOG, *digest_needs(key, "--signature-digest-algorithm=sha384")]
-    if _taken(bundle_pieces(sight, key)):
+    taken = _taken(bundle_pieces(sight, key))
+    needs = [*_proof(taken), *digest_needs(key, "--signature-digest-algorithm=sha384")]
+    if taken:
         needs.append("--trusted-root FILE, or the network")
     found = _verify_attestation(sight, key, _strict_in_bundles)
     return Verdict("cosign-2", COSIGN_2, found, tuple(needs))
@@ -79,6 +82,11 @@ def conforma(sight: Sight, key: PublicKey | None) -> Verdict:
         for item in found
     )
     return Verdict("conforma", CONFORMA, found, tuple(needs))
+
+
+def _proof(bundles: tuple[Piece, ...]) -> tuple[str, ...]:
+    """What a key's signatures lack is a log entry; what an identity's ask for is the identity."""
+    return _WHO if bundles and all(piece.keyless for piece in bundles) else (IGNORE_LOG,)
 
 
 def _unsure(finding: Finding, why: str) -> Finding:

@@ -77,7 +77,10 @@ def test_a_certificate_cannot_be_judged(site: Beside) -> None:
     """Of a keyless bundle every reader that verifies identities might accept: cannot tell."""
     envelope = site.envelope(site.statement(KIND))
     site.put_bundle(site.wrapped(envelope, **KEYLESS))
-    found = answers(judged(site))
+    made = judged(site)
+    assert "--certificate-identity NAME" in of(made, "cosign-3").needs
+    assert "--insecure-ignore-tlog" not in of(made, "cosign-3").needs
+    found = answers(made)
     for reader in ("cosign-2", "cosign-3", "conforma", "kyverno-bundle", "gh"):
         assert found[reader] is UNKNOWN, reader
     assert found["policy-controller"] is NO
