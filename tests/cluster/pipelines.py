@@ -1,6 +1,6 @@
 """The repository's own tekton/ in a cluster for tests, with what its runs need.
 
-place = PipelinePlace.make(tekton, directory, shared)      # inside cluster.network()
+place = PipelinePlace.make(tekton, directory, shared, images)      # inside cluster.network()
 source = place.source("one")                               # the source is there already
 ended = place.finish(place.start("one"))
 repository = place.repository("two")                       # the Pipeline fetches it
@@ -28,7 +28,7 @@ from cluster.api import until
 from cluster.kubernetes import Cluster
 from cluster.namespaces import NODE_ADDRESS
 from cluster.objects import CORE, RBAC, make_namespace
-from cluster.stepimage import USER, mounted, step_image
+from cluster.stepimage import FOR_TESTS, OWN, USER
 from cluster.tekton import TEKTON, Ended, Tekton
 from fakes.gitserver import GitServer, git_server
 from fakes.workplace import PASSWORD, ROOT, Workplace, make_workplace
@@ -43,8 +43,9 @@ PROMOTIONS, REPOSITORIES = "promotions", "repositories"
 _TOUCH = "touch /workspace/state/pwned"
 SHELL = f"$({_TOUCH})`{_TOUCH}`'\"; {_TOUCH}; $PATH"
 """As a title of a pull request may be."""
-IMAGE = "localhost/secure-pipeline:1"
-"""Of the steps."""
+_NAME = "localhost/secure-pipeline"
+IMAGE = f"{_NAME}:{OWN}"
+"""Of the steps: the program's own."""
 _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 _PATHS = {
     "Task": f"{TEKTON}/namespaces/{NAMESPACE}/tasks",
@@ -85,12 +86,15 @@ class PipelinePlace:
     """Key, policy and base, as the tests of the command line have them."""
 
     @classmethod
-    def make(cls, tekton: Tekton, directory: Path, shared: Path) -> PipelinePlace:
-        """Make the namespace with everything but a run; call inside the network."""
+    def make(cls, tekton: Tekton, directory: Path, shared: Path, images: Path) -> PipelinePlace:
+        """Make the namespace with everything but a run; call inside the network.
+
+        ``images``: the layout that ``step_images`` wrote, which it cannot from in there.
+        """
         place = cls(tekton, directory, shared)
         directory.chmod(0o755)
         _make_directory(directory / PROMOTIONS)
-        _serve_images(tekton.cluster, directory)
+        _serve_images(tekton.cluster, images)
         make_namespace(tekton.api, NAMESPACE)
         place._make_volume(f"secure-pipeline-{PROMOTIONS}", directory / PROMOTIONS)
         place._make_secrets()
@@ -154,7 +158,7 @@ class PipelinePlace:
         run = yaml.safe_load((ROOT / "tekton/runs/build.yaml").read_text())
         given = {
             "cli-image": IMAGE,
-            "test-image": IMAGE,
+            "test-image": f"{_NAME}:{FOR_TESTS}",
             "config": "service/secure-pipeline.yaml",
             "policy": "/workspace/policy/release.yaml",
             "key": "file:/workspace/keys/release.key",
@@ -234,27 +238,17 @@ def overlay(directory: Path) -> Iterator[dict[str, Any]]:
 
 
 def _for_tests(task: dict[str, Any]) -> dict[str, Any]:
-    """With this machine's tools, and with a server of sources that has no encryption."""
+    """With servers of sources and images that have no encryption."""
+    names = ["SECURE_PIPELINE_PLAIN_HTTP"]
     if task["metadata"]["name"] == "fetch":
-        plain = {"name": "SECURE_PIPELINE_SOURCE_PLAIN_HTTP", "value": "1"}
-        task["spec"]["steps"][0]["env"].append(plain)
-    return mount_tools(task)
-
-
-def mount_tools(task: dict[str, Any]) -> dict[str, Any]:
-    """The program and its tools are this machine's: in a real cluster they are in the image."""
-    for number, path in enumerate(mounted()):
-        name = f"machine-{number}"
-        volume = {"name": name, "hostPath": {"path": str(path), "type": "Directory"}}
-        task["spec"]["volumes"].append(volume)
-        for step in task["spec"]["steps"]:
-            mount = {"name": name, "mountPath": str(path), "readOnly": True}
-            step["volumeMounts"].append(mount)
+        names.append("SECURE_PIPELINE_SOURCE_PLAIN_HTTP")
+    for step in task["spec"]["steps"]:
+        step["env"] += [{"name": name, "value": "1"} for name in names]
     return task
 
 
-def _serve_images(cluster: Cluster, directory: Path) -> None:
-    """A registry that pods reach, and the image of the steps on the node."""
+def _serve_images(cluster: Cluster, images: Path) -> None:
+    """A registry that pods reach, and the images of the steps on the node."""
     config = cluster.directory / "registry-pods.yml"
     config.write_text(
         "version: 0.1\n"
@@ -263,10 +257,7 @@ def _serve_images(cluster: Cluster, directory: Path) -> None:
         "log: {level: error}\n"
     )
     cluster.start("registry-pods", ["docker-registry", "serve", str(config)])
-    place = cluster.directory / "steps"
-    step_image(place, "1", {"SECURE_PIPELINE_PLAIN_HTTP": "1"})
-    cluster.import_image(place, IMAGE.partition(":")[0])
-    shutil.rmtree(place)
+    cluster.import_image(images, _NAME)
     cluster.ready("registry", _answers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from cluster.kubernetes import Cluster, kubernetes_cluster
 from cluster.pipelines import SHELL, PipelinePlace
+from cluster.stepimage import step_images
 from cluster.tekton import Ended, running_tekton
 from fakes.workplace import BASE, ROOT, Workplace, environment, make_workplace
 from secure_pipeline.files import locked
@@ -90,12 +92,21 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def steps() -> Iterator[Path]:
+    """A layout with the images of the Pipeline's steps."""
+    with tempfile.TemporaryDirectory(prefix="secure-pipeline-steps-") as directory:
+        step_images(Path(directory))
+        yield Path(directory)
+
+
+@pytest.fixture(scope="session")
 def pipelines(
-    cluster: Cluster, shared: Path, tmp_path_factory: pytest.TempPathFactory
+    steps: Path, cluster: Cluster, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> PipelinePlace:
     """tekton/overlays/dev in the cluster."""
+    runs = tmp_path_factory.mktemp("runs")
     with cluster.network():
-        return PipelinePlace.make(running_tekton(cluster), tmp_path_factory.mktemp("runs"), shared)
+        return PipelinePlace.make(running_tekton(cluster), runs, shared, steps)
 
 
 @pytest.fixture(scope="session")

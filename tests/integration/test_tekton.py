@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ from cluster.pipelines import (
     REGISTRY,
     SHELL,
     PipelinePlace,
-    mount_tools,
     overlay,
 )
 from cluster.tekton import TEKTON, Ended
@@ -288,17 +286,3 @@ def _running(place: PipelinePlace, run: str, task: str) -> str | None:
     pod = place.tekton.api.get(f"{CORE}/namespaces/{NAMESPACE}/pods/{status['podName']}")
     (container,) = pod["status"]["containerStatuses"]
     return str(container["containerID"].removeprefix("containerd://"))
-
-
-def test_tools_are_mounted_for_tests_alone() -> None:
-    """What the tests add to the Tasks is only the machine's program and tools, read-only."""
-    for task in overlay(OVERLAY):
-        if task["kind"] != "Task":
-            continue
-        changed = mount_tools(copy.deepcopy(task))
-        added = changed["spec"]["volumes"][len(task["spec"]["volumes"]) :]
-        names = {volume["name"] for volume in added}
-        for step in changed["spec"]["steps"]:
-            step["volumeMounts"] = [m for m in step["volumeMounts"] if m["name"] not in names]
-        changed["spec"]["volumes"] = task["spec"]["volumes"]
-        assert changed == task
