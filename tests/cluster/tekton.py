@@ -11,7 +11,6 @@ service is one of the node's.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,9 @@ import yaml
 from cluster.api import Api, until
 from cluster.images import busybox_image
 from cluster.kubernetes import Cluster
+from cluster.modules import module_directory
 from cluster.objects import CORE, make_namespace
-from secure_pipeline.events import ignore
-from secure_pipeline.tools.golang import find_go
-from secure_pipeline.wiring import locate_tool, tool_installer
+from secure_pipeline.wiring import locate_tool
 
 TEKTON = "/apis/tekton.dev/v1"
 NAMESPACE = "tekton-pipelines"
@@ -151,7 +149,7 @@ def _condition(status: Mapping[str, Any]) -> tuple[str, str, str]:
 @functools.cache
 def running_tekton(cluster: Cluster) -> Tekton:
     """Tekton of a cluster, started when it is first asked for; call inside the network."""
-    config = _configuration()
+    config = module_directory("tekton-controller", _MODULE) / "config"
     api = cluster.api
     for path in sorted((config / "300-crds").glob("*.yaml")):
         for document in _documents(path):
@@ -176,16 +174,6 @@ def running_tekton(cluster: Cluster) -> Tekton:
     tekton = Tekton(api, cluster)
     cluster.ready("Tekton's admission", lambda: _refuses_nonsense(api))
     return tekton
-
-
-def _configuration() -> Path:
-    installer = tool_installer(ignore)
-    controller = installer.pins["tekton-controller"].go
-    assert controller is not None
-    go = find_go(installer.pins, installer.steps)
-    command = [go, "mod", "download", "-json", _MODULE]
-    module = installer.steps.run("go", command, cwd=controller.directory).stdout
-    return Path(json.loads(module)["Dir"]) / "config"
 
 
 def _documents(path: Path) -> Iterator[dict[str, Any]]:
