@@ -173,7 +173,7 @@ def _reviewer(roles: VaultRoles) -> str:
         "Reviewers: read keys' public halves, these policies and roles, and which logins are out.",
         *(_path(f"{key.mount}/keys/{key.path}", "read") for key in (roles.key, roles.promotion)),
         _path(acl, "read"),
-        *(_path(path, "read") for path in machines),
+        *(_path(path, "read") for path in (*machines, *_pod_roles(roles))),
         *(_path(f"{path}/secret-id", "list") for path in machines),
         *_no_signing(roles),
     )
@@ -236,7 +236,11 @@ def _no_logins(roles: VaultRoles) -> list[str]:
     for role in MACHINES:
         at = f"auth/{roles.approle}/role/{roles.name(role)}"
         lines += [_path(at, "deny"), *_denied(at, _LOGINS)]
-    return lines
+    return lines + [_path(at, "deny") for at in _pod_roles(roles)]
+
+
+def _pod_roles(roles: VaultRoles) -> list[str]:
+    return [f"auth/kubernetes/role/{roles.name(role)}" for role in (PODS if roles.pods else ())]
 
 
 def _denied(at: str, names: Sequence[str]) -> list[str]:
@@ -300,8 +304,7 @@ def _readme(roles: VaultRoles, policies: Sequence[str]) -> str:
         for role in MACHINES
     ]
     commands += [
-        f"vault write auth/kubernetes/role/{roles.name(role)} @kubernetes/{roles.name(role)}.json"
-        for role in (PODS if roles.pods else ())
+        f"vault write {at} @kubernetes/{at.rpartition('/')[2]}.json" for at in _pod_roles(roles)
     ]
     groups = [
         f"vault write identity/group name={roles.name(role)}s policies={roles.name(role)}"

@@ -61,6 +61,9 @@ def test_pods_sign_with_their_own_key_alone() -> None:
         assert paths == [
             f"team/signing/keys/{key}", f"team/signing/sign/{key}", "auth/token/revoke-self"
         ]  # fmt: skip
+        at = f'path "auth/kubernetes/role/app-{name}" {{\n  capabilities'
+        assert f'{at} = ["read"]' in made["policies/app-reviewer.hcl"]
+        assert f'{at} = ["deny"]' in made["policies/app-engineer.hcl"]
     with pytest.raises(UsageError, match="is no namespace"):
         roles(pods="*")
 
