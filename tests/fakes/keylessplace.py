@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fakes.privatesigstore import IDENTITY, PrivateSigstore
+from fakes.privatesigstore import IDENTITY, POD, PrivateSigstore
 from fakes.workplace import Ended, Workplace
 from secure_pipeline.attestations.attachments import Attachment, collect
 from secure_pipeline.oci.digest import Digest
@@ -74,13 +74,18 @@ class KeylessPlace:
     def trusting(
         self, identity: str = IDENTITY, issuer: str | None = None, root: str = "root.json"
     ) -> str:
-        """The operator's policy with this one identity instead of a key."""
-        return identities_of(
-            (self.directory / "base.yaml").read_text(),
-            identity,
-            issuer or self.sigstore.issuer.url,
-            root,
+        """The operator's policy with this identity and a pod's instead of keys."""
+        named = {
+            "ci": (identity, issuer or self.sigstore.issuer.url),
+            "pod": (POD, self.sigstore.cluster.url),
+        }
+        entries = "".join(
+            f"  - id: {name}\n    issuer: {issuer}\n    identity: {identity}\n"
+            for name, (identity, issuer) in named.items()
         )
+        before, _, rest = (self.directory / "base.yaml").read_text().partition("keys:\n")
+        after = rest[rest.index("\n\n") :]
+        return f"{before}identities:\n{entries}\ntrust-root: {root}{after}"
 
 
 def keyless_place(released: Workplace, sigstore: PrivateSigstore, directory: Path) -> KeylessPlace:
@@ -100,11 +105,3 @@ def _copy(source: Path, root: Path) -> None:
     # Not the builder's storage: its layers hold device nodes, which a copy would read for ever.
     shutil.copytree(source, root, symlinks=True, ignore=shutil.ignore_patterns("builder"))
     (root.parent / "bases").symlink_to((source.parent / "bases").resolve())
-
-
-def identities_of(text: str, identity: str, issuer: str, root: str) -> str:
-    """The text of a policy with an identity and its trust root where its keys were."""
-    before, _, rest = text.partition("keys:\n")
-    after = rest[rest.index("\n\n") :]
-    entry = f"identities:\n  - id: ci\n    issuer: {issuer}\n    identity: {identity}\n"
-    return f"{before}{entry}\ntrust-root: {root}{after}"

@@ -36,6 +36,9 @@ REPOSITORY = "team/service"
 WORKFLOW = f"{REPOSITORY}/.github/workflows/release.yml@refs/heads/main"
 IDENTITY = f"https://github.com/{WORKFLOW}"
 """Whom Fulcio certifies for the job of ``workflow_claims()``."""
+ACCOUNT, NAMESPACE = "secure-pipeline-sign", "pipelines"
+POD = f"https://kubernetes.io/namespaces/{NAMESPACE}/serviceaccounts/{ACCOUNT}"
+"""Whom it certifies for ``pod_token()``."""
 _DAY = timedelta(days=1)
 _SECONDS = 30
 _WINDOW = {"start": "2020-01-01T00:00:00Z"}
@@ -48,6 +51,9 @@ class PrivateSigstore:
 
     directory: Path
     issuer: OpenIdIssuer
+    """Of a forge's jobs."""
+    cluster: OpenIdIssuer
+    """Of a cluster's service accounts."""
     authority: Chain
     ct_key: Key
     log_key: Ed25519PrivateKey
@@ -60,7 +66,14 @@ class PrivateSigstore:
 
     def token(self, **claims: object) -> str:
         """The identity token of a job of a GitHub workflow, for an hour."""
-        return self.issuer.token(**{**workflow_claims(), **claims})
+        lasting = {"exp": int(time.time()) + 3600}
+        return self.issuer.token(**{**workflow_claims(), **lasting, **claims})
+
+    def pod_token(self, account: str = ACCOUNT) -> str:
+        """The token of a service account, as a kubelet projects it."""
+        name = {"namespace": NAMESPACE, "serviceaccount": {"name": account, "uid": "1"}}
+        subject = f"system:serviceaccount:{NAMESPACE}:{account}"
+        return self.cluster.token(**{"sub": subject, "kubernetes.io": name})
 
     def trusted_root(self) -> dict[str, Any]:
         """trusted_root.json of this instance."""
@@ -142,10 +155,10 @@ def private_sigstore(directory: Path) -> Iterator[PrivateSigstore]:
     directory.mkdir(exist_ok=True)
     now = datetime.now(UTC).replace(microsecond=0)
     authority = Chain("fulcio", ExtendedKeyUsageOID.CODE_SIGNING, now - _DAY, now + 30 * _DAY)
-    with OpenIdIssuer(make_authority(directory / "issuer")) as issuer:
-        made = PrivateSigstore(
-            directory, issuer, authority, new_key(), Ed25519PrivateKey.generate()
-        )
+    certified = make_authority(directory / "issuers")
+    with OpenIdIssuer(certified) as issuer, OpenIdIssuer(certified) as cluster:
+        keys = (new_key(), Ed25519PrivateKey.generate())
+        made = PrivateSigstore(directory, issuer, cluster, authority, *keys)
         try:
             _start(made)
             yield made
@@ -160,12 +173,13 @@ def _start(made: PrivateSigstore) -> None:
     _write_keys(made)
     issuers = {
         "OIDCIssuers": {
-            made.issuer.url: {
-                "IssuerURL": made.issuer.url,
+            issuer.url: {
+                "IssuerURL": issuer.url,
                 "ClientID": "sigstore",
-                "Type": "github-workflow",
-                "CACert": made.issuer.authority.ca.read_text(),
+                "Type": kind,
+                "CACert": issuer.authority.ca.read_text(),
             }
+            for issuer, kind in ((made.issuer, "github-workflow"), (made.cluster, "kubernetes"))
         }
     }
     (directory / "issuers.json").write_text(json.dumps(issuers))

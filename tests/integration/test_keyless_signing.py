@@ -13,7 +13,7 @@ import pytest
 from fakes.cosign import Cosign
 from fakes.faultproxy import answer, fault_proxy
 from fakes.keylessplace import KeylessPlace, keyless_place
-from fakes.privatesigstore import IDENTITY, PrivateSigstore, private_sigstore
+from fakes.privatesigstore import IDENTITY, POD, PrivateSigstore, private_sigstore
 from fakes.prometheus import free_port
 from fakes.registry import build_referrers_registry, push_layout, referrers_registry
 from fakes.workplace import Ended, Workplace
@@ -322,6 +322,17 @@ def test_a_job_of_github_signs_with_the_token_that_it_may_ask_for(place: Keyless
         assert figures(ended)["identity"] == IDENTITY
         assert token not in ended.text
         assert [seen.path for seen in github.seen] == ["/token?api-version=2.0&audience=sigstore"]
+
+
+def test_a_pod_signs_with_its_service_account(place: KeylessPlace) -> None:
+    """A projected token signs as the service account, if the policy names that one."""
+    other = place.sigstore.pod_token("default")
+    refused(place, "serviceaccounts/default", ExitCode.DENIED, token=other)
+    token = place.sigstore.pod_token()
+    ended = place.run("sign", "--run", run_of(place), "--json", token=token)
+    assert ended.code == 0, ended.text
+    assert figures(ended)["identity"] == POD
+    assert place.run("verify").code == 0
 
 
 def test_a_token_in_a_variable_signs(place: KeylessPlace) -> None:
