@@ -31,6 +31,8 @@ class GitServer:
     """Where it sends everybody, if anywhere."""
     tls: bool = False
     place: str = ""
+    filters: bool = True
+    """Whether it leaves objects out when it is asked to."""
     asked: list[tuple[str, str]] = field(default_factory=list)
     """Path and Authorization of each request."""
 
@@ -104,9 +106,11 @@ class _Handler(BaseHTTPRequestHandler):
             "PATH": "/usr/bin:/bin",
             "GIT_PROJECT_ROOT": str(self.git.root),
             "GIT_HTTP_EXPORT_ALL": "1",
-            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_COUNT": "2",
             "GIT_CONFIG_KEY_0": "safe.directory",
             "GIT_CONFIG_VALUE_0": "*",
+            "GIT_CONFIG_KEY_1": "uploadpack.allowFilter",
+            "GIT_CONFIG_VALUE_1": str(self.git.filters).lower(),
             "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
             "REQUEST_METHOD": self.command,
             "PATH_INFO": path,

@@ -30,7 +30,8 @@ def place(pipelines: PipelinePlace) -> Iterator[PipelinePlace]:
     """tekton/overlays/dev in a cluster, which lists one source."""
     with pipelines.tekton.cluster.network():
         path = f"{CORE}/namespaces/{NAMESPACE}/configmaps/{START}"
-        change = {"data": {"source-url": f"https://git.example/other.git\n{SOURCE}\n"}}
+        sources = f"https://git.example/other.git\n{SOURCE}\n"
+        change = {"data": {"source-url": sources, "source-ref": "refs/heads/main"}}
         kind = "application/merge-patch+json"
         assert pipelines.tekton.api.call("PATCH", path, change, kind=kind).ok
         yield pipelines
@@ -180,6 +181,8 @@ CHANGES = {
     "a source in part": _value("source-url", "https://git.example"),
     "no source": _value("source-url", ""),
     "two sources": _value("source-url", f"https://git.example/other.git\n{SOURCE}"),
+    "another branch": _value("source-ref", "refs/heads/of-my-own"),
+    "no branch": _value("source-ref", None),
     "another policy's files": _bound("policy", configMap={"name": "of-my-own"}),
     "another file as the policy": _bound("policy", configMap=_MAP),
     "another key's file": _bound("keys", secret={"secretName": "of-my-own"}),

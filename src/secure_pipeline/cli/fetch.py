@@ -36,6 +36,14 @@ def fetch(
             envvar="SECURE_PIPELINE_SOURCE_DIRECTORY",
         ),
     ],
+    ref: Annotated[
+        str | None,
+        typer.Option(
+            "--ref",
+            help="refs/heads/NAME or refs/tags/NAME that has to have the commit in its history.",
+            envvar="SECURE_PIPELINE_SOURCE_REF",
+        ),
+    ] = None,
     credentials: Annotated[
         Path | None,
         typer.Option(
@@ -63,7 +71,7 @@ def fetch(
     from secure_pipeline.wiring import fetch_source
 
     output = Output(as_json=as_json)
-    remote = Remote(url, commit, plain_http)
+    remote = Remote(url, commit, plain_http, ref)
     seconds = parse_interval(timeout).total_seconds()
     state = fetch_source(remote, directory.absolute(), credentials, seconds)
     output.text(f"{directory}: {remote.url} at {commit}")

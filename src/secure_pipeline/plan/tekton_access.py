@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secure_pipeline.plan.model import PROGRAM
-from secure_pipeline.plan.tekton_around import GIT, ROLL_BACK
+from secure_pipeline.plan.tekton_around import GIT, REF, ROLL_BACK
 from secure_pipeline.plan.tekton_pipelines import BUILD, MEMORIES, PROMOTE, WORK
 from secure_pipeline.plan.tekton_runs import CLAIM, KEY_FILE, POLICY_FILE, TARGETS_PLACE
 from secure_pipeline.plan.tekton_text import labelled, text
@@ -58,11 +58,15 @@ _RULES = {
         ": t.pipelineTaskName) && !has(t.podTemplate) && "
         "!has(t.stepSpecs) && !has(t.sidecarSpecs)))"
     ),
-    f"every parameter but {', '.join(_FREE)} has a value that the ConfigMap {STARTER} lists": (
+    f"every parameter but {', '.join(_FREE)} has a value that the ConfigMap {STARTER} lists, and a"
+    " build is of a branch": (
         f"has(object.spec.params) && object.spec.params.all(p, p.name in {list(_FREE)} || "
         "(p.name in params.data && p.value != '' && "
         "p.value in params.data[p.name].split('\\n'))) && "
-        "object.spec.params.exists(p, p.name == 'policy')"
+        "object.spec.params.exists(p, p.name == 'policy') && "
+        # A server gives out commits of forks too, which are nobody's release.
+        f"(object.spec.pipelineRef.name != '{BUILD}' || "
+        f"object.spec.params.exists(p, p.name == '{REF}'))"
     ),
     "places are the run's own new volume, and what the cluster has under their names": (
         "has(object.spec.workspaces) && "

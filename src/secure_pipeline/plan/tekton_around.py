@@ -27,7 +27,7 @@ GIT = "git"
 GIT_MEANING = (
     "Access to the source: credentials, ca.crt, or ssh-privatekey and known_hosts; a Secret."
 )
-URL, COMMIT = "source-url", "commit"
+URL, COMMIT, REF = "source-url", "commit", "source-ref"
 FETCH_LIMIT = timedelta(minutes=15)
 """More than the command itself takes (--timeout)."""
 
@@ -37,6 +37,7 @@ def source_parameters() -> list[dict[str, Any]]:
     return [
         optional_parameter(URL, "Address of the source; empty if it is in the workspace already."),
         optional_parameter(COMMIT, "Commit of the source: 40 or 64 hex digits."),
+        optional_parameter(REF, "Branch or tag that has to have the commit: refs/heads/NAME."),
     ]
 
 
@@ -45,6 +46,7 @@ def fetch_task(image: str) -> dict[str, Any]:
     environment = {
         "SECURE_PIPELINE_SOURCE": f"$(params.{URL})",
         "SECURE_PIPELINE_COMMIT": f"$(params.{COMMIT})",
+        "SECURE_PIPELINE_SOURCE_REF": f"$(params.{REF})",
         "SECURE_PIPELINE_SOURCE_DIRECTORY": f"$(workspaces.{SOURCE}.path)",
         "SECURE_PIPELINE_SOURCE_CREDENTIALS": f"$(workspaces.{GIT}.path)",
     }

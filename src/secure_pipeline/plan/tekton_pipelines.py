@@ -13,6 +13,7 @@ from secure_pipeline.plan.tekton_around import (
     FETCH_LIMIT,
     GIT,
     GIT_MEANING,
+    REF,
     REPORT,
     ROLL_BACK,
     URL,
@@ -142,7 +143,7 @@ def _fetch() -> dict[str, Any]:
     return _task(
         FETCH,
         FETCH_LIMIT,
-        {name: f"$(params.{name})" for name in (URL, COMMIT)},
+        {name: f"$(params.{name})" for name in (URL, COMMIT, REF)},
         [_part(SOURCE), *_same([GIT])],
         when=[{"input": f"$(params.{URL})", "operator": "notin", "values": [""]}],
     )

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from secure_pipeline.plan.model import PROGRAM, Permission, Plan, Stage
-from secure_pipeline.plan.tekton_around import COMMIT, FETCH_LIMIT, ROLL_BACK, URL
+from secure_pipeline.plan.tekton_around import COMMIT, FETCH_LIMIT, REF, ROLL_BACK, URL
 from secure_pipeline.plan.tekton_pipelines import AROUND, BUILD, MEMORIES, ONLY_IMAGE, PROMOTE, WORK
 from secure_pipeline.plan.tekton_tasks import USER, VERSION, remembers
 from secure_pipeline.plan.tekton_text import duration, labelled
@@ -35,6 +35,7 @@ def build_run(plan: Plan) -> dict[str, Any]:
     parameters = {
         URL: "https://git.example/team/service.git",
         COMMIT: "0" * 40,
+        REF: "refs/heads/main",
         "policy": POLICY_FILE,
         "key": KEY_FILE,
         "push": "registry.example/team/service",

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secure_pipeline.errors import (
@@ -71,17 +71,22 @@ class GitFetch:
         for ssh ``ssh-privatekey`` and ``known_hosts``, each if it is needed. Nothing of it is
         left behind, and what did not become the source is removed.
         Raises: UsageError for a directory with anything else in it; Unavailable;
-        VerificationFailed if what came is not that commit; Inconclusive if it is too large;
-        ConfigError for submodules.
+        VerificationFailed if what came is not that commit, or the commit is not of the branch
+        asked for; Inconclusive if it is too large; ConfigError for submodules.
         """
-        if _has_anything(directory):
-            return self._already(remote, directory)
-        try:
-            with self._opened(remote, directory, access) as git:
+        there = self._already(remote, directory) if _has_anything(directory) else None
+        if there and not remote.ref:
+            return there
+        with self._opened(remote, directory, access) as git:
+            if remote.ref:
+                _check_history(git, remote, remote.ref)
+            if there:
+                return there
+            try:
                 return self._fetched(git, remote)
-        except BaseException:
-            _empty(directory)
-            raise
+            except BaseException:
+                _empty(directory)
+                raise
 
     def _already(self, remote: Remote, directory: Path) -> SourceState:
         if (directory / ".git").is_dir():
@@ -216,6 +221,25 @@ def _check_fetched(outcome: Outcome, remote: Remote) -> None:
         where=remote.url,
         hint="is the commit pushed, the address its own (no redirect), and the login right?",
     )
+
+
+def _check_history(git: _Git, remote: Remote, ref: str) -> None:
+    """Of the history only the commits are fetched, where the server can leave out the rest."""
+    history = replace(git, directory=Path(git.environment["HOME"]) / "history")
+    history.directory.mkdir()
+    history.must(
+        *("init", "--quiet", "--bare", "--template=", f"--object-format={remote.object_format}")
+    )
+    history.must("config", "remote.origin.url", remote.url)
+    fetched = history.run(
+        *("fetch", "--quiet", "--filter=tree:0", "--no-tags", "--no-write-fetch-head"),
+        *("--no-recurse-submodules", "origin", f"+{ref}:refs/asked"),
+    )
+    _check_fetched(fetched, remote)
+    if remote.commit.encode() not in history.must("rev-list", "refs/asked", "--").splitlines():
+        raise VerificationFailed(
+            f"{remote.commit} is not in the history of {ref}", where=remote.url
+        )
 
 
 def _check_content(listing: Outcome, remote: Remote) -> None:

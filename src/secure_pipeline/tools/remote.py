@@ -18,6 +18,7 @@ _URL = re.compile(
     rf"(?P<scheme>https|http|ssh)://(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]{{0,63}})@)?{_HOST}"
     r"(?P<path>(?:/[A-Za-z0-9._~%+@:=,-]+)+)/?"
 )
+_REF = re.compile(r"refs/(heads|tags)(/[A-Za-z0-9_][A-Za-z0-9._+@=-]*)+")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HINT = "https://HOST/PATH or ssh://USER@HOST/PATH"
 
@@ -30,6 +31,11 @@ class Remote:
     commit: str
     plain_http: bool = False
     """The address may be one of http."""
+    ref: str | None = None
+    """A branch or tag, in full, that has to have the commit in its history.
+
+    Servers give out commits that none of their branches has: those of forks and of requests.
+    """
 
     def __post_init__(self) -> None:
         """Raises: UsageError."""
@@ -46,6 +52,12 @@ class Remote:
                 f"{self.commit[:80]!r} is no commit", hint="40 or 64 hex digits, never a branch"
             )
 
+        if self.ref is not None and not _is_ref(self.ref):
+            raise UsageError(
+                f"{self.ref[:80]!r} is no branch or tag",
+                hint="in full: refs/heads/NAME or refs/tags/NAME",
+            )
+
     @property
     def scheme(self) -> str:
         """The one way that git may talk."""
@@ -55,6 +67,16 @@ class Remote:
     def object_format(self) -> str:
         """Which digest the repository has, as git names it."""
         return "sha1" if len(self.commit) == 40 else "sha256"
+
+
+def _is_ref(text: str) -> bool:
+    """By git's rules and narrower (git-check-ref-format)."""
+    return (
+        len(text) <= MAX_URL
+        and bool(_REF.fullmatch(text))
+        and not any(part in text for part in ("..", "@{"))
+        and not any(part.endswith((".", ".lock")) for part in text.split("/"))
+    )
 
 
 def _stays(path: str) -> bool:

@@ -71,6 +71,25 @@ def test_ci_11_what_is_no_commit_is_refused(commit: str) -> None:
         Remote("https://git.example/service.git", commit)
 
 
+@pytest.mark.parametrize("ref", ["refs/heads/main", "refs/tags/v1.2", "refs/heads/team/a-b_c"])
+def test_a_branch_is_named_in_full(ref: str) -> None:
+    """Branches and tags by their full names."""
+    assert Remote("https://git.example/service.git", COMMIT, ref=ref).ref == ref
+
+
+@pytest.mark.parametrize(
+    "ref",
+    ["", "main", "-main", "refs/heads/", "refs/heads/-a", "refs/heads/a:refs/heads/b", "refs/a",
+     "refs/heads/*", "refs/heads/a..b", "refs/heads/a.lock", "refs/heads/a/", "refs/heads//a",
+     "refs/pull/1/head", "+refs/heads/a", "refs/heads/a b", "refs/heads/a\n", "refs/heads/a@{1}",
+     "refs/heads/.a", "refs/heads/a.", "refs/heads/a^", "refs/heads/a~1", "HEAD"],
+)  # fmt: skip
+def test_ci_11_what_is_no_branch_is_refused(ref: str) -> None:
+    """Short names, refspecs, patterns, options, and what others may push to."""
+    with pytest.raises(UsageError):
+        Remote("https://git.example/service.git", COMMIT, ref=ref)
+
+
 def test_ci_11_a_refusal_does_not_show_a_token() -> None:
     """An address with a token in it is refused without repeating the token."""
     for url in ("https://glpat-0123@git.example/a", "https://x:glpat-0123@git.example/a"):
