@@ -13,6 +13,7 @@ import pytest
 
 from fakes.registry import debian_program, debian_registry
 from fakes.workplace import Workplace
+from secure_pipeline.files import sha256_file
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("released")]
 
@@ -43,10 +44,12 @@ def damaged(place: Workplace, old: bytes, new: bytes) -> None:
 
 
 def test_a_run_records_the_use_of_its_key(released: Workplace) -> None:
-    """Intents before, conclusions after: the sign stage, the key in its file, the head."""
+    """Intents before, conclusions after: the image, the key in its file, a file, the head."""
     entries = shown(released)
     image = f"inference-service@{released.image()}"
     key = released.environment["SECURE_PIPELINE_KEY"]
+    (signed,) = (released.state / "files").glob("*.py")
+    file = f"{signed.name}@sha256:{sha256_file(signed)}"
     summary = [(e["kind"], e["action"], e["subject"]) for e in entries]
     assert summary == [
         ("opened", "open", "ledger"),
@@ -54,6 +57,8 @@ def test_a_run_records_the_use_of_its_key(released: Workplace) -> None:
         ("intent", "fetch", key),
         ("conclusion", "fetch", key),
         ("conclusion", "sign", image),
+        ("intent", "sign", file),
+        ("conclusion", "sign", file),
         ("intent", "sign", "ledger"),
         ("conclusion", "sign", "ledger"),
     ]
@@ -69,7 +74,7 @@ def test_aud_01_the_image_carries_the_ledgers_head(released: Workplace) -> None:
     ended = released.run("audit", "verify", "--json", *anchored(released))
     assert ended.code == 0, ended.text
     (found,) = ended.document["ledgers"]
-    assert (found["anchors"], found["entries"], found["open"]) == (1, 7, 0)
+    assert (found["anchors"], found["entries"], found["open"]) == (1, 9, 0)
     assert released.run("verify", f"inference-service@{released.image()}").code == 0
 
 
@@ -210,7 +215,7 @@ def test_aud_07_what_cannot_be_recorded_is_not_pushed(released: Workplace, tmp_p
 def test_show_selects(released: Workplace) -> None:
     """By run, stage and time."""
     (run,) = {entry["run"] for entry in shown(released)[1:]}
-    assert len(shown(released, "--run", run, "--stage", "sign")) == 6
+    assert len(shown(released, "--run", run, "--stage", "sign")) == 8
     assert shown(released, "--stage", "promote") == []
     assert shown(released, "--since", "2999-01-01") == []
     assert released.run("audit", "show", "--since", "yesterday").code == 2
@@ -224,7 +229,7 @@ def test_export_gives_the_lines_and_ocsf(released: Workplace) -> None:
     )
     ended = released.run("audit", "export", "--format", "ocsf")
     events = [json.loads(line) for line in ended.out.splitlines()]
-    assert len(events) == 7
+    assert len(events) == 9
     required = {
         *("activity_id", "actor", "api", "category_uid", "class_uid", "metadata"),
         *("severity_id", "src_endpoint", "time", "type_uid"),
