@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 from secure_pipeline.canary.model import (
@@ -351,10 +352,14 @@ def hostile() -> tuple[Telling, PromotionRecord]:
 
 
 CASES: Mapping[str, Callable[[], tuple[Telling, PromotionRecord]]] = {
-    "healthy": healthy,
-    "latency": latency,
-    "errors": errors,
-    "no-data": no_data,
-    "interrupted": interrupted,
-    "hostile": hostile,
+    name: cache(tell)
+    for name, tell in {
+        "healthy": healthy,
+        "latency": latency,
+        "errors": errors,
+        "no-data": no_data,
+        "interrupted": interrupted,
+        "hostile": hostile,
+    }.items()
 }
+"""Each is told once, and only read."""

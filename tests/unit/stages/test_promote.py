@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from fractions import Fraction
 from itertools import pairwise
 
@@ -20,6 +21,7 @@ from fakes.promotionworld import (
     switch,
 )
 from fakes.router import Fault
+from fakes.thorough import times
 from secure_pipeline.canary.controller import (
     Plan,
     Seen,
@@ -32,7 +34,7 @@ from secure_pipeline.canary.controller import (
 from secure_pipeline.canary.model import Health
 from secure_pipeline.canary.story import Ending, Phase, PromotionRecord
 from secure_pipeline.errors import Unavailable
-from secure_pipeline.stages.promote import ABORT_SECONDS
+from secure_pipeline.stages import promote
 
 STEPS = [Fraction(1, 20), Fraction(1, 4), Fraction(1, 2)]
 BAD = Version(slow=1.0)
@@ -202,8 +204,12 @@ def test_a_bug_in_the_loop_rolls_back() -> None:
     assert "ZeroDivisionError" in record.ending.why
 
 
-def test_a_router_that_never_obeys_is_given_up_loudly() -> None:
-    """After a day of asking it is an error that says what to do, not a silent end."""
+@pytest.mark.thorough
+def test_a_router_that_never_obeys_is_given_up_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a day of asking (here: two hours) it is an error that says what to do."""
+    assert timedelta(days=1).total_seconds() == promote.ABORT_SECONDS
+    seconds = promote.ABORT_SECONDS / times(1, 12)
+    monkeypatch.setattr(promote, "ABORT_SECONDS", seconds)
     world = World(canary=BAD)
 
     def stuck(world: World) -> None:
@@ -212,7 +218,7 @@ def test_a_router_that_never_obeys_is_given_up_loudly() -> None:
     world.events = [(6.0, stuck), (30.0, switch(stop=Ending("asked", "stop")))]
     with pytest.raises(Unavailable, match="still gives"):
         Programs(world).run()
-    assert world.clock.seconds > ABORT_SECONDS
+    assert world.clock.seconds > seconds
 
 
 KILLS = st.integers(0, 260)
@@ -291,10 +297,11 @@ def _baseline(*, up: bool) -> object:
     return change
 
 
-@settings(max_examples=600, deadline=None)
+@pytest.mark.thorough
+@settings(max_examples=times(600, 150), deadline=None)
 @given(schedule=SCHEDULES, canary=st.sampled_from([Version(), Version(), BAD, FAILING]))
 def test_any_schedule_of_faults_keeps_every_promise(schedule: list, canary: Version) -> None:  # type: ignore[type-arg]
-    """In 600 schedules no share is over its step's, and nothing passes without shown health.
+    """In 150 schedules (thorough: 600) no share is over its step's, none passes without health.
 
     Prometheus down, empty or slow; a router that fails, half-applies, loses or applies and fails;
     kills; clocks set back and forth; traffic that stops; full disks. 0 % after each abort, a
