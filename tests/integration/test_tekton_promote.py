@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.api import until
 from cluster.gateway import GATEWAY_API
 from cluster.objects import APPS, CORE, RBAC
 from cluster.pipelines import IMAGE, REGISTRY, PipelinePlace
 from cluster.pipelines import NAMESPACE as RUNS
 from cluster.serving import NAMESPACE, Shop, Version, serving
 from cluster.tekton import TEKTON, Ended
+from cluster.triggers import make_listener
 from cluster.vault import PodVault, pod_vault
 from fakes.cosign import Cosign
 from fakes.workplace import ROOT, Workplace, environment
@@ -27,8 +30,9 @@ from secure_pipeline.oci.manifest import CONFIG_TYPE, MANIFEST_TYPE
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
 PLAIN = {"SECURE_PIPELINE_PLAIN_HTTP": "1"}
+_PATCH = "application/json-patch+json"
 ACCOUNT = "secure-pipeline-promote"
-HEALTHY, SLOW = "web", "slow"
+HEALTHY, SLOW, HANDED, KILLED = "web", "slow", "handed", "killed"
 """Routes, each with a target of its name."""
 
 
@@ -93,13 +97,11 @@ def shop(
         "snail": Version(images.signed, {"FAULT_LATENCY_MS": "400"}),
     }
     with serving(place, tmp_path_factory.mktemp("shop"), versions) as made:
-        made.make_route(HEALTHY, "blue", "green")
-        made.make_route(SLOW, "blue", "snail")
-        allow(place, HEALTHY, SLOW)
-        documents = [
-            made.target(HEALTHY, "blue", "green"),
-            made.target(SLOW, "blue", "snail"),
-        ]
+        canaries = {HEALTHY: "green", SLOW: "snail", HANDED: "green", KILLED: "green"}
+        for route, canary in canaries.items():
+            made.make_route(route, "blue", canary)
+        allow(place, *canaries)
+        documents = [made.target(route, "blue", canary) for route, canary in canaries.items()]
         with made.targets(*documents):
             yield made
 
@@ -118,18 +120,24 @@ def allow(place: PipelinePlace, *routes: str) -> None:
         place.tekton.api.create(path, document)
 
 
-def promote(place: PipelinePlace, vault: PodVault, target: str, image: str) -> Ended:
-    """Run the Pipeline ``promote`` to its end."""
+def start(place: PipelinePlace, target: str, image: str, vault: PodVault | None = None) -> str:
+    """Start a run of the Pipeline ``promote``, with the key of the file or with Vault's."""
     run: dict[str, Any] = yaml.safe_load((ROOT / "tekton/runs/promote.yaml").read_text())
     given = {
         **{item["name"]: item["value"] for item in run["spec"]["params"]},
-        **vault.parameters("promoter", "promotion"),
+        **(vault.parameters("promoter", "promotion") if vault else {}),
         **{"cli-image": IMAGE, "image": image, "target": target},
     }
     run["spec"]["params"] = [{"name": n, "value": v} for n, v in given.items()]
-    vault.use(run["spec"])
+    if vault:
+        vault.use(run["spec"])
     run["metadata"]["generateName"] = f"promote-{target}-"
-    return place.finish(str(place.apply(run)["metadata"]["name"]), 200)
+    return str(place.apply(run)["metadata"]["name"])
+
+
+def promote(place: PipelinePlace, vault: PodVault, target: str, image: str) -> Ended:
+    """Run it to its end."""
+    return place.finish(start(place, target, image, vault), 200)
 
 
 def code(ended: Ended, task: str) -> int:
@@ -151,6 +159,46 @@ def aborted(
     """The slow version of the same image, which is in quarantine after it."""
     with shop.requests(SLOW):
         return promote(place, vault, SLOW, images.signed)
+
+
+@pytest.fixture(scope="module")
+def handed(
+    place: PipelinePlace, shop: Shop, images: Images, sound: tuple[Workplace, Ended]
+) -> dict[str, Any]:
+    """What ``hand-over`` says in the end: an event to the listener, and a pod that promotes."""
+    listener = make_listener(place.tekton.cluster, RUNS)
+    variables = {
+        "SECURE_PIPELINE_HAND_OVER": listener.url,
+        "SECURE_PIPELINE_HAND_OVER_SECRET": listener.secret.decode(),
+        "SECURE_PIPELINE_HAND_OVER_CA": str(listener.ca),
+        "SECURE_PIPELINE_HAND_OVER_WAIT": "200s",
+        **PLAIN,
+    }
+    command = ["hand-over", images.signed, "--target", HANDED, "--json"]
+    with steps_of_tests(place), shop.requests(HANDED):
+        said = sound[0].run(*command, timeout=240, **variables)
+    assert said.code == 0, said.text
+    assert said.document["run"] in listener.runs()
+    return said.document
+
+
+@contextmanager
+def steps_of_tests(place: PipelinePlace) -> Iterator[None]:
+    """The image that an operator says with ``plan --image``: who hands over cannot choose one."""
+    path = f"{TEKTON}/namespaces/{RUNS}/pipelines/promote"
+    parameters = place.tekton.api.get(path)["spec"]["params"]
+    (number,) = (n for n, item in enumerate(parameters) if item["name"] == "cli-image")
+
+    def choose(image: str) -> None:
+        operation = {"op": "replace", "path": f"/spec/params/{number}/default", "value": image}
+        answer = place.tekton.api.call("PATCH", path, [operation], kind=_PATCH)
+        assert answer.ok, answer.text
+
+    choose(IMAGE)
+    try:
+        yield
+    finally:
+        choose(parameters[number]["default"])
 
 
 def test_a_healthy_image_gets_all_traffic(
@@ -253,3 +301,27 @@ def test_the_pods_account_may_do_nothing_else(
     assert {asked: status for asked, status in answers.items() if status != 403} == {}
     own = ("GET", f"{GATEWAY_API}/namespaces/{NAMESPACE}/httproutes/{HEALTHY}")
     assert place.tekton.api.status(*own, token) == 200
+
+
+def test_a_hand_over_from_elsewhere_moves_all_traffic(shop: Shop, handed: dict[str, Any]) -> None:
+    """The command ends well with the verdict of its own run, which a pod has signed."""
+    assert handed["verdict"]["result"] == "PROMOTED"
+    assert shop.share(HANDED, "green") == 1.0
+
+
+def test_a_killed_promotion_is_rolled_back(
+    place: PipelinePlace, shop: Shop, images: Images, handed: dict[str, Any], aborted: Ended
+) -> None:
+    """SIGKILL while traffic is split: the run fails, and its last task takes the traffic back.
+
+    The last test of all, because it puts the image in quarantine by the other key, too.
+    """
+    with shop.requests(KILLED):
+        run = start(place, KILLED, images.signed)
+        until("split traffic", lambda: shop.share(KILLED, "green") > 0, 120)
+        place.tekton.kill(RUNS, place.tekton.tasks(RUNS, run)["promote"])
+        ended = place.finish(run, 120)
+    assert not ended.passed
+    assert code(ended, "promote") == 137
+    assert code(ended, "roll-back") == 13, place.logs(ended)
+    assert shop.share(KILLED, "green") == 0.0

@@ -90,14 +90,14 @@ def test_the_token_is_revoked_by_the_pod(run: Run) -> None:
 
 
 def test_the_ledger_of_the_run_has_the_use(place: PipelinePlace, vault: PodVault, run: Run) -> None:
-    """Login, signatures and the token's end; signatures in the name that Vault has verified."""
+    """Login, signatures and push; the signatures in the name that Vault has verified."""
     path = place.directory / NAME / "state/ledger.jsonl"
     checked = run.workplace.run("audit", "verify", "--ledger", str(path))
     assert checked.code == 0, checked.text
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     ended = [line for line in lines if line["kind"] == "conclusion"]
     assert {line["outcome"] for line in ended} == {"done"}
-    assert {"login", "sign", "revoke"} <= {line["action"] for line in ended}
+    assert {line["action"] for line in ended} == {"login", "sign", "push"}
     (who,) = {
         (line["actor"]["kind"], line["actor"]["id"], line["actor"]["verified"])
         for line in ended
