@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,29 @@ from fakes.faultproxy import answer, fault_proxy
 from fakes.keylessplace import KeylessPlace, keyless_place
 from fakes.privatesigstore import IDENTITY, POD, PrivateSigstore, private_sigstore
 from fakes.prometheus import free_port
-from fakes.registry import build_referrers_registry, push_layout, referrers_registry
+from fakes.registry import build_referrers_registry, referrers_registry
 from fakes.workplace import Ended, Workplace
+from secure_pipeline.adapters.clock import SystemClock
 from secure_pipeline.attestations import predicates
 from secure_pipeline.attestations.bundle import MEDIA_TYPE, read_entry
-from secure_pipeline.attestations.forms import att_tag
+from secure_pipeline.attestations.publishing import Published
 from secure_pipeline.attestations.statement import parse_statement
 from secure_pipeline.errors import ExitCode
 from secure_pipeline.files import sha256_bytes
+from secure_pipeline.keys.uri import KeyRef
 from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import MANIFEST_TYPE
+from secure_pipeline.oci.reference import ImageReference
+from secure_pipeline.policy.document import load
+from secure_pipeline.stages.quarantine import signed_statements
+from secure_pipeline.stages.result import Evidence
 from secure_pipeline.stages.sign import NEEDED
+from secure_pipeline.tools.locate import ToolStore
+from secure_pipeline.tools.process import Processes
+from secure_pipeline.wiring.options import Options, RegistryOptions, World
+from secure_pipeline.wiring.signing import opened_signer, publish_statements
+from secure_pipeline.wiring.stores import Stores
 
 _LIMIT = 64 << 20
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("keyless")]
@@ -143,9 +155,10 @@ def test_only_the_named_identity_of_the_named_instance_counts(
 
 
 def push(place: KeylessPlace, registry: str, name: str) -> str:
-    """The image with its bundles in the registry."""
-    att = att_tag(place.image)
-    push_layout(place.layout, registry, name, lambda item: (item.tag or "") != att)
+    """Copy the image with its evidence into the registry."""
+    source = f"layout:{place.layout.path}@{place.image}"
+    ended = place.run("copy", source, f"{registry}/{name}:v1")
+    assert ended.code == 0, ended.text
     return f"{registry}/{name}@{place.image}"
 
 
@@ -166,10 +179,33 @@ def test_cosign_accepts_what_an_identity_signed(
     """By certificate, log entry and time-stamp cosign 3 accepts each statement, no other's."""
     place, _ = signed
     image = push(place, registry, "accepted")
+    assert place.run("verify", image).code == 0
     for item in place.evidence():
         kind = parse_statement(item.envelope.payload).predicate_type
         assert judge(place, tmp_path / "cosign", image, kind, IDENTITY), kind
     assert not judge(place, tmp_path / "cosign", image, predicates.SEAL, f"{IDENTITY}-fork")
+
+
+def test_cosign_and_we_accept_a_file_that_an_identity_signed(
+    signed: tuple[KeylessPlace, Ended], tmp_path: Path
+) -> None:
+    """Its bundle has certificate, log entry and time-stamp; an altered file is refused by both."""
+    place, _ = signed
+    (file,) = (place.workplace.state / "files").glob("*.py")
+    bundle = Path(f"{file}.sigstore.json")
+    cosign = Cosign.located("cosign", tmp_path / "cosign")
+    words = (
+        *("verify-blob-attestation", "--trusted-root", place.directory / "root.json"),
+        *("--certificate-identity", IDENTITY, "--use-signed-timestamps"),
+        *("--certificate-oidc-issuer", place.sigstore.issuer.url),
+        *("--type", "slsaprovenance1", "--bundle", bundle),
+    )
+    altered = tmp_path / file.name
+    altered.write_bytes(file.read_bytes() + b"#")
+    for path, refused_by_both in ((file, False), (altered, True)):
+        judged = place.run("verify", "file", str(path), "--bundle", str(bundle))
+        assert judged.code == (11 if refused_by_both else 0), judged.text
+        assert bool(cosign.run(*words, path).returncode) == refused_by_both
 
 
 def test_another_proof_of_inclusion_is_refused(
@@ -193,6 +229,27 @@ def test_signing_again_logs_nothing_new(signed: tuple[KeylessPlace, Ended], tmp_
     assert ended.code == 0, ended.text
     assert figures(ended) == figures(signed[1])
     assert size(place.sigstore) == before + 1
+
+
+def test_a_verdict_of_an_identity_is_published_like_a_keys(
+    signed: tuple[KeylessPlace, Ended], registry: str
+) -> None:
+    """What is signed later goes to the image in the registry, once, and is of the identity."""
+    place, _ = signed
+    image = ImageReference.parse(push(place, registry, "promoted"))
+    stores = Stores(place.variables(), RegistryOptions(), Processes(threading.Event()))
+    world = World(place.variables(), "/usr/bin", ToolStore(place.directory), place.directory)
+    policy = load(place.directory / "policy.yaml")
+    (place.directory / "token").write_text(place.sigstore.token())
+    ref = KeyRef.parse(place.variables()["SECURE_PIPELINE_KEY"])
+    with opened_signer("promote", ref, policy, Options(), world, print) as signer:
+        evidence = Evidence("https://example.com/verdict/v1", {"verdict": "promoted"})
+        envelopes = signed_statements(image, [evidence], None, signer)
+        source = stores.source(image.name, None)
+        for added in (1, 0):
+            made = publish_statements(source, image, envelopes, signer, SystemClock())
+            assert made == Published(added, 0)
+    assert place.run("verify", str(image)).code == 0
 
 
 @pytest.mark.parametrize("kind", ["caUrls", "rekorTlogUrls", "tsaUrls"])

@@ -268,9 +268,15 @@ def _uncovered(inputs: SignInputs) -> list[str]:
 
 
 def _reports(envelopes: Sequence[dsse.Envelope], types: Sequence[str]) -> tuple[Report, ...]:
-    """Return all envelopes as JSON Lines, and each statement exactly as it was signed."""
+    """Return all envelopes as JSON Lines, their bundles, and each statement as it was signed.
+
+    Only what no key signed is proven by a bundle of its own.
+    """
     lines = b"".join(envelope.raw + b"\n" for envelope in envelopes)
     reports = [Report("evidence.intoto.jsonl", "application/jsonl", lines)]
+    bundles = b"".join(item.proof + b"\n" for item in envelopes if item.proof)
+    if bundles:
+        reports.append(Report("evidence.sigstore.jsonl", "application/jsonl", bundles))
     for number, (envelope, kind) in enumerate(zip(envelopes, types, strict=True), 1):
         slug = _NO_FILE_NAME.sub("-", kind.partition("://")[2] or kind)[:80]
         reports.append(Report(f"{number:02}-{slug}.json", dsse.PAYLOAD_TYPE, envelope.payload))

@@ -49,6 +49,8 @@ def test_evidence_of_an_identity_is_attached_as_bundles_only(
     assert len(found) == result.figures["statements"] + 1
     assert all(item.source == "bundle" and item.certificate for item in found)
     assert layout.tagged(att_tag(inputs.image.digest)) is None
+    (kept,) = [item for item in result.reports if item.name == "evidence.sigstore.jsonl"]
+    assert {*kept.content.splitlines()} == {item.bundle for item in found}
 
 
 def test_signing_again_asks_for_nothing_but_a_certificate(
