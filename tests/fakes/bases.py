@@ -9,6 +9,7 @@ import tarfile
 import threading
 from pathlib import Path
 
+from cluster.images import busybox_image
 from secure_pipeline.events import ignore
 from secure_pipeline.files import locked
 from secure_pipeline.oci.image import LAYER_TYPE, LayerWriter, store_file, write_image
@@ -39,6 +40,19 @@ def tiny_base(directory: Path, architecture: str = "amd64") -> Path:
     writer.path.unlink()
     layout.add_manifest(write_image(layout, json.dumps(config).encode(), [layer]))
     return directory
+
+
+def small_debian(directory: Path) -> None:
+    """One static program in what scanners take for a Debian, with one vulnerable package."""
+    files = {
+        "etc/os-release": b'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12"\n',
+        "etc/debian_version": b"12.5\n",
+        "var/lib/dpkg/status": (
+            b"Package: coreutils\nStatus: install ok installed\nArchitecture: amd64\n"
+            b"Version: 9.1-1\nMaintainer: nobody\nDescription: none\n\n"
+        ),
+    }
+    busybox_image(directory, "latest", ["/bin/sh"], files)
 
 
 def debian_base() -> Path:

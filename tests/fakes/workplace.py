@@ -103,11 +103,24 @@ def environment(shared: Path) -> dict[str, str]:
     }
 
 
-def make_workplace(directory: Path, shared: Path, *, whole: bool = False) -> Workplace:
-    """Copy the sample to ``directory``/service, committed, with a link to the shared base.
+SMALL = """\
+FROM debian-base AS runtime
+COPY src /opt/inference-service
+WORKDIR /
+USER 65532:65532
+ENTRYPOINT ["/bin/sh"]
+"""
+"""A Dockerfile of the sample for the small base: it is built, and never run."""
+
+
+def make_workplace(
+    directory: Path, shared: Path, *, whole: bool = False, small: bool = False
+) -> Workplace:
+    """Copy the sample to ``directory``/service, committed, with a link to a shared base.
 
     Unless ``whole``, without its tests over HTTP, which take most of the time, and with a
-    policy that asks for the coverage that is left.
+    policy that asks for the coverage that is left. ``small``: with a base of one program, which
+    is pulled and scanned in a moment.
     """
     root = directory / "service"
     left_out = () if whole else ("test_http.py", "test_main.py")
@@ -116,7 +129,9 @@ def make_workplace(directory: Path, shared: Path, *, whole: bool = False) -> Wor
         root,
         ignore=shutil.ignore_patterns(".secure-pipeline", "reports", "__pycache__", *left_out),
     )
-    (directory / "bases").symlink_to(shared / "bases")
+    (directory / "bases").symlink_to(shared / ("small-bases" if small else "bases"))
+    if small:
+        (root / "Dockerfile").write_text(SMALL)
     variables = environment(shared)
     if not whole:
         path = root / "secure-pipeline.yaml"

@@ -13,6 +13,7 @@ from cluster.kubernetes import Cluster, kubernetes_cluster
 from cluster.pipelines import SHELL, PipelinePlace
 from cluster.stepimage import step_images
 from cluster.tekton import Ended, running_tekton
+from fakes.bases import small_debian
 from fakes.workplace import BASE, ROOT, Workplace, environment, make_workplace
 from secure_pipeline.files import locked
 
@@ -37,6 +38,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
                 assert ended.code == 0, ended.text
             (directory / "bases").mkdir(exist_ok=True)
             (directory / "bases/debian-base").symlink_to(BASE)
+            (directory / "small-bases").mkdir(exist_ok=True)
+            small_debian(directory / "small-bases/debian-base")
             (directory / "policy").mkdir(exist_ok=True)
             policy = (ROOT / "examples/demo-policy.yaml").read_text()
             (directory / "policy/release.yaml").write_text(policy)
@@ -52,8 +55,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 @pytest.fixture
 def workplace(tmp_path: Path, shared: Path) -> Workplace:
-    """A workplace of its own for a test that changes it."""
-    return make_workplace(tmp_path, shared)
+    """A workplace of its own for a test that changes it, with a small image."""
+    return make_workplace(tmp_path, shared, small=True)
 
 
 SIGNED_FILE = "/opt/inference-service/inference_service/__main__.py"
