@@ -24,18 +24,25 @@ from secure_pipeline.tools.locate import default_store
 from secure_pipeline.wiring import tool_installer
 
 CACHE = default_store(os.environ).parent / "own-image"
+SOURCE = CACHE / "source"
 _BUILDS = 8
 """Builds after which the builder's layers are thrown away: each leaves some 200 MB."""
 _DATE = "2026-01-01T00:00:00Z"
 _DESCRIPTION = ("Dockerfile", ".dockerignore", "secure-pipeline.yaml", "packaging")
 
 
-def own_image(target: Path, tag: str) -> Descriptor:
-    """Put the image into the layout at ``target`` under ``tag``."""
+def own_image(target: Path, tag: str, wheel: Path | None = None) -> Descriptor:
+    """Put the image into the layout at ``target`` under ``tag``.
+
+    ``wheel``: a directory for the wheel that packaging/wheel makes of the same source.
+    """
     with locked(CACHE / "lock"):
         digest = _kept() or _build()
         layout, copy = Layout.open(CACHE / "state/image"), Layout.create(target)
         copy_image(layout, digest, copy, tag=tag, on_progress=lambda text: None)
+        if wheel:
+            command = [sys.executable, SOURCE / "packaging/wheel", "HEAD", wheel]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120)
     return copy.find(digest)
 
 
@@ -73,20 +80,18 @@ def _build() -> Digest:
 
 def _source(environment: dict[str, str]) -> Workplace:
     """A repository with what goes into the image, always of the same commit."""
-    place = Workplace(
-        CACHE / "source",
-        {**environment, "GIT_AUTHOR_DATE": _DATE, "GIT_COMMITTER_DATE": _DATE},
-    )
-    shutil.rmtree(place.root, ignore_errors=True)
+    shutil.rmtree(SOURCE, ignore_errors=True)
     for path in _files(ROOT):
-        target = place.root / path.relative_to(ROOT)
+        target = SOURCE / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    place.git("-c", "init.defaultBranch=main", "init", "-q")
-    place.commit()
-    (place.root / "dist").mkdir()
-    (place.root / "dist/bases").symlink_to(CACHE / "bases")
-    return place
+    git = ["git", "-c", "user.name=tests", "-c", "user.email=tests@example.com"]
+    dated = {**environment, "GIT_AUTHOR_DATE": _DATE, "GIT_COMMITTER_DATE": _DATE}
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "source"]):
+        subprocess.run([*git, *words], cwd=SOURCE, env=dated, check=True, timeout=60)
+    (SOURCE / "dist").mkdir()
+    (SOURCE / "dist/bases").symlink_to(CACHE / "bases")
+    return Workplace(SOURCE, environment)
 
 
 def _files(root: Path) -> list[Path]:
