@@ -26,11 +26,14 @@ pytestmark = pytest.mark.integration
 Instance = PrivateSigstore | VirtualServices
 
 
-class Late(SystemClock):
-    """A clock eight minutes ahead: any certificate is about to end."""
+class Ahead(SystemClock):
+    """A clock that is some minutes ahead."""
+
+    def __init__(self, minutes: int) -> None:
+        self._ahead = timedelta(minutes=minutes)
 
     def now(self) -> datetime:
-        return super().now() + timedelta(minutes=8)
+        return super().now() + self._ahead
 
 
 @pytest.fixture(scope="module", params=["private", "virtual"])
@@ -93,9 +96,10 @@ def test_one_certificate_signs_much_at_the_same_time(instance: Instance) -> None
     assert len(asked) == 1
 
 
-def test_a_certificate_that_is_about_to_end_is_renewed(instance: Instance) -> None:
+@pytest.mark.parametrize("minutes", [8, 11], ids=["soon", "ended"])
+def test_a_certificate_that_ends_is_renewed(instance: Instance, minutes: int) -> None:
     """With less than the margin left, the next signature has a new certificate and token."""
-    signer = signer_of(instance, clock=Late())
+    signer = signer_of(instance, clock=Ahead(minutes))
     first, second = signer.sign(statement(1)), signer.sign(statement(2))
     assert read_entry(first).certificate != read_entry(second).certificate
     assert signer.signed(first, statement(1))

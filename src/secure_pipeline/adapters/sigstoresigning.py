@@ -54,7 +54,7 @@ from secure_pipeline.files import canonical_json
 from secure_pipeline.keys.certificate import read_claim
 from secure_pipeline.ports import Clock
 
-LIMITS = HttpLimits(attempts=4, redirects=0)
+LIMITS = HttpLimits(total=60.0, attempts=4, redirects=0)
 MARGIN = timedelta(minutes=3)
 """A certificate with less left is renewed: longer than the stamp of a signature may take."""
 MAX_CONFIG_BYTES = 4 << 20
@@ -131,6 +131,7 @@ class SigstoreSigner:
         self._clock = clock
         self._lock = threading.Lock()
         self._signer: Signer | None = None
+        self._until = clock.now()
         self._identity: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
@@ -171,19 +172,18 @@ class SigstoreSigner:
         Raises: VerificationFailed if a renewed one names somebody else.
         """
         with self._lock, _explained():
-            if self._signer is None or self._left(self._signer) < MARGIN:
+            if self._signer is None or self._until - self._clock.now() < MARGIN:
                 signer = Signer(IdentityToken(self._token()), self._context)
-                claim = read_claim(signer._signing_cert().public_bytes(Encoding.DER))
+                certificate = signer._signing_cert()
+                claim = read_claim(certificate.public_bytes(Encoding.DER))
                 identity = (claim.identity, claim.issuer)
                 if self._identity not in (None, identity):
                     raise VerificationFailed(
                         f"the identity changed from {self._identity} to {identity} in between"
                     )
                 self._signer, self._identity = signer, identity
+                self._until = certificate.not_valid_after_utc
             return self._signer
-
-    def _left(self, signer: Signer) -> timedelta:
-        return signer._signing_cert().not_valid_after_utc - self._clock.now()
 
 
 class _Wire:
