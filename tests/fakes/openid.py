@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from fakes.authority import Authority
 from fakes.issuer import Issuer
+from fakes.loopback import Loopback
 
 
-class OpenIdIssuer:
+class OpenIdIssuer(Loopback):
     """Serves what a certificate authority asks an issuer for; use it in a ``with``."""
 
     def __init__(self, authority: Authority) -> None:
+        super().__init__()
         self.authority = authority
         self._issuer = Issuer()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(authority.certificate, authority.key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
-        self._server.RequestHandlerClass = self._handler()
-
-    def __enter__(self) -> OpenIdIssuer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"https://127.0.0.1:{self.port}"
 
     def token(self, **claims: object) -> str:
         """A token of this issuer for Sigstore."""
         return self._issuer.token(**{"iss": self.url, "aud": "sigstore", **claims})
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def handler(self) -> type[BaseHTTPRequestHandler]:
         documents = {
             "/.well-known/openid-configuration": {
                 "issuer": self.url,

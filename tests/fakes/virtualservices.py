@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from cryptography import x509
 
 from fakes.fulcio import Holder, pem
 from fakes.issuer import Issuer
+from fakes.loopback import Loopback
 from fakes.timestamps import answer
 from fakes.virtualsigstore import IDENTITY, ISSUER, Faults, VirtualSigstore, body_of
 from secure_pipeline.adapters.clock import SystemClock
@@ -40,32 +40,17 @@ class Service:
     identity: str = IDENTITY
 
 
-class _Server(ThreadingHTTPServer):
-    def handle_error(self, *_: object) -> None:
-        """A client that hangs up on a long answer is no error."""
-
-
-class VirtualServices:
+class VirtualServices(Loopback):
     """Serves one instance on loopback; use it in a ``with``."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sigstore = VirtualSigstore(datetime.now(UTC).replace(microsecond=0))
         self.service = Service()
         self.asked: list[str] = []
         """Paths of the requests, in their order."""
         self._issuer = Issuer()
-        self._server = _Server(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> VirtualServices:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def token(self, **claims: object) -> str:
         """A token for Sigstore."""
@@ -152,7 +137,7 @@ class VirtualServices:
         digest = data[at : at + 32]
         return 201, answer(digest, moment, ours.tsa_leaf, ours.tsa.issuer, ours.tsa_key)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def handler(self) -> type[BaseHTTPRequestHandler]:
         outer = self
         routes: dict[str, Callable[[bytes], Answer]] = {
             "/api/v2/signingCert": self._certify,
