@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,13 +80,7 @@ class KeylessPlace:
             "ci": (identity, issuer or self.sigstore.issuer.url),
             "pod": (POD, self.sigstore.cluster.url),
         }
-        entries = "".join(
-            f"  - id: {name}\n    issuer: {issuer}\n    identity: {identity}\n"
-            for name, (identity, issuer) in named.items()
-        )
-        before, _, rest = (self.directory / "base.yaml").read_text().partition("keys:\n")
-        after = rest[rest.index("\n\n") :]
-        return f"{before}identities:\n{entries}\ntrust-root: {root}{after}"
+        return identities_in((self.directory / "base.yaml").read_text(), named, root)
 
 
 def keyless_place(released: Workplace, sigstore: PrivateSigstore, directory: Path) -> KeylessPlace:
@@ -105,3 +100,14 @@ def _copy(source: Path, root: Path) -> None:
     # Not the builder's storage: its layers hold device nodes, which a copy would read for ever.
     shutil.copytree(source, root, symlinks=True, ignore=shutil.ignore_patterns("builder"))
     (root.parent / "bases").symlink_to((source.parent / "bases").resolve())
+
+
+def identities_in(text: str, named: Mapping[str, tuple[str, str]], root: str) -> str:
+    """The text of a policy with identities (id to name and issuer) where its keys were."""
+    entries = "".join(
+        f"  - id: {name}\n    issuer: {issuer}\n    identity: {identity}\n"
+        for name, (identity, issuer) in named.items()
+    )
+    before, _, rest = text.partition("keys:\n")
+    after = rest[rest.index("\n\n") :]
+    return f"{before}identities:\n{entries}\ntrust-root: {root}{after}"

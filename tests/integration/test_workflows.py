@@ -17,6 +17,8 @@ import yaml
 from fakes.actionsrunner import JobRun, Place, Runner
 from fakes.faultproxy import answer, fault_proxy
 from fakes.issuer import ISSUER, Issuer
+from fakes.keylessplace import identities_in
+from fakes.privatesigstore import IDENTITY, private_sigstore
 from fakes.vaultserver import SIGNING_POLICY, RealVault, real_vault
 from fakes.workplace import PASSWORD, ROOT, Workplace
 from secure_pipeline.plan.github import HAND_OVER, render
@@ -349,6 +351,40 @@ def test_a_key_in_vault_signs_for_the_job_that_may(
         assert results(jobs)["verify"] == "success", logs(jobs)
         assert len(github.seen) == 1
         assert vault.accessors() == before
+
+
+def test_a_job_signs_as_its_workflow_without_any_key(
+    place: Place, policy: Path, tmp_path: Path
+) -> None:
+    """release.yml with one variable more: its sign job's own identity signs, and is verified."""
+    with private_sigstore(tmp_path / "sigstore") as sigstore, fault_proxy() as github:
+        path = policy / "github.yaml"
+        named = {"release": (IDENTITY, sigstore.issuer.url)}
+        path.write_text(identities_in(path.read_text(), named, "root.json"))
+        (policy / "root.json").write_text(json.dumps(sigstore.trusted_root()))
+        (policy / "trust.json").write_text(json.dumps(sigstore.trust_config()))
+        (policy / "release.key").unlink()
+        Workplace(policy).commit()
+        token = sigstore.token()
+        github.on("GET", "/token", answer(200, json.dumps({"value": token}).encode()))
+        theirs = replace(
+            place,
+            variables={
+                **place.variables,
+                "SECURE_PIPELINE_POLICY_COMMIT": head(policy),
+                "SECURE_PIPELINE_KEY": "keyless:../policy/trust.json",
+            },
+            secrets={},
+            identity={
+                "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://{github.host}/token?api-version=2.0",
+                "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-token",
+            },
+        )
+        jobs = Runner(theirs, tmp_path / "runner").run(WORKFLOWS / "release.yml")
+        assert results(jobs)["verify"] == "success", logs(jobs)
+        assert IDENTITY in jobs["sign"].log
+        assert token not in logs(jobs)
+        assert [seen.path for seen in github.seen] == ["/token?api-version=2.0&audience=sigstore"]
 
 
 def signing_role(vault: RealVault, issuer: Issuer, subject: str) -> str:
