@@ -75,7 +75,7 @@ class Unpacked:
         mounts = [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
-            *(_temporary(path) for path in writable),
+            *(_temporary(path, user, group) for path in writable),
             *(_bound(path, source) for path, source in binds.items()),
         ]
         kinds = ("pid", "network", "ipc", "uts", "mount")
@@ -98,8 +98,9 @@ class Unpacked:
         }
 
 
-def _temporary(path: str) -> dict[str, Any]:
-    options = ["nosuid", "nodev", "mode=1777"]
+def _temporary(path: str, user: str, group: str) -> dict[str, Any]:
+    """Of the user: runc gives it the mode of the directory that is there."""
+    options = ["nosuid", "nodev", f"uid={user}", f"gid={group}"]
     return {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": options}
 
 
