@@ -72,7 +72,8 @@ class Repository:
     def at(self, server: GitServer) -> dict[str, str]:
         """The parameters of a run that fetches it."""
         name = self.workplace.root.parent.name
-        return {"source-url": server.url(f"{name}/.git"), "commit": self.commit}
+        url = server.url(f"{name}/.git")
+        return {"source-url": url, "commit": self.commit, "source-ref": "refs/heads/main"}
 
 
 @dataclass(frozen=True)

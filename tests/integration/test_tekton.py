@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 import requests
 
 from cluster.api import until
-from cluster.objects import CORE
 from cluster.pipelines import (
     NAMESPACE,
     OVERLAY,
@@ -98,7 +97,7 @@ def test_admission_accepts_every_file(place: PipelinePlace, directory: str) -> N
         document["metadata"]["name"] += "-dry"
         place.apply(document, "?dryRun=All&fieldValidation=Strict")
         kinds.append(document["kind"])
-    assert kinds.count("Task") == len((*STAGES, "promote", "fetch", "report"))
+    assert kinds.count("Task") == len((*STAGES, "promote", "fetch", "report", "roll-back"))
     assert {"Pipeline", "ServiceAccount", "Role", "RoleBinding"} <= set(kinds)
 
 
@@ -234,6 +233,21 @@ def test_a_vulnerable_sample_stops_at_the_gate(
     assert document["notRun"] == ["sign", "verify"]
 
 
+@pytest.mark.usefixtures("passed")
+def test_without_its_source_a_run_ends_before_any_stage(place: PipelinePlace) -> None:
+    """A commit that the server does not have: exit 4, no stage runs, and the report says so."""
+    (place.directory / "absent").mkdir()
+    (place.directory / "absent").chmod(0o777)
+    with place.served() as server:
+        given = {"source-url": server.url("sound/.git"), "commit": "1" * 40}
+        ended = finished(place, "absent", **given)
+    assert not ended.passed
+    assert ended.failed_tasks == {"fetch"}, place.logs(ended)
+    assert set(ended.tasks) == {"fetch", "report"}
+    assert ended.tasks["fetch"]["steps"][0]["terminated"]["exitCode"] == 4
+    assert "no stage began the run" in place.logs(ended)
+
+
 def test_ci_09_an_annotation_is_no_signature(
     place: PipelinePlace, stopped: tuple[Workplace, Ended]
 ) -> None:
@@ -260,11 +274,8 @@ def test_a_killed_step_fails_the_run(place: PipelinePlace) -> None:
     """
     place.source("killed")
     run = place.start("killed")
-    container = until("the tests' step", lambda: _running(place, run, "test"), 120)
-    socket = place.tekton.cluster.directory / "containerd.sock"
-    place.tekton.cluster.run(
-        ["ctr", "-a", socket, "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", container]
-    )
+    status = until("the tests' step", lambda: _running(place, run, "test"), 120)
+    place.tekton.kill(NAMESPACE, status)
     ended = place.finish(run)
     assert not ended.passed
     assert ended.failed_tasks == {"test"}
@@ -276,13 +287,9 @@ def test_a_killed_step_fails_the_run(place: PipelinePlace) -> None:
     assert document["notRun"][-2:] == ["sign", "verify"]
 
 
-def _running(place: PipelinePlace, run: str, task: str) -> str | None:
-    """The id of the container of a task's step, while the step's own program runs in it."""
+def _running(place: PipelinePlace, run: str, task: str) -> Mapping[str, Any] | None:
+    """The status of a task, while its step's own program runs."""
     status = place.tekton.tasks(NAMESPACE, run).get(task, {})
     if "running" not in next(iter(status.get("steps", ())), {}):
         return None
-    if "started" not in place.tekton.log(NAMESPACE, status, task):
-        return None
-    pod = place.tekton.api.get(f"{CORE}/namespaces/{NAMESPACE}/pods/{status['podName']}")
-    (container,) = pod["status"]["containerStatuses"]
-    return str(container["containerID"].removeprefix("containerd://"))
+    return status if "started" in place.tekton.log(NAMESPACE, status, task) else None
