@@ -65,26 +65,37 @@ SIGNED_FILE = "/opt/inference-service/inference_service/__main__.py"
 
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Workplace:
-    """A workplace whose run has passed; tests copy it and never change it."""
-    place = make_workplace(tmp_path_factory.mktemp("released"), shared, whole=True)
-    config = place.root / "secure-pipeline.yaml"
-    config.write_text(
-        config.read_text().replace("build:\n", f"build:\n  files: ['{SIGNED_FILE}']\n")
-    )
-    place.commit()
-    ended = place.run("run")
-    assert ended.code == 0, ended.text
-    return place
+    """A workplace whose run has passed; tests copy it and never change it.
+
+    One run for all workers, and a copy of its own for each.
+    """
+    place = Workplace(shared / "released/service", environment(shared))
+    with locked(shared / "released.lock"):
+        if not (shared / "released/ready").exists():
+            make_workplace(shared / "released", shared, whole=True)
+            config = place.root / "secure-pipeline.yaml"
+            config.write_text(
+                config.read_text().replace("build:\n", f"build:\n  files: ['{SIGNED_FILE}']\n")
+            )
+            place.commit()
+            ended = place.run("run")
+            assert ended.code == 0, ended.text
+            (shared / "released/ready").touch()
+    return _copy(place, tmp_path_factory.mktemp("released"))
 
 
 @pytest.fixture
 def copy_of_released(released: Workplace, tmp_path: Path) -> Workplace:
     """A copy of the released workplace that a test may alter."""
-    root = tmp_path / "service"
+    return _copy(released, tmp_path)
+
+
+def _copy(place: Workplace, directory: Path) -> Workplace:
+    root = directory / "service"
     # Not the builder's storage: its layers hold device nodes, which a copy would read for ever.
-    shutil.copytree(released.root, root, symlinks=True, ignore=shutil.ignore_patterns("builder"))
-    (tmp_path / "bases").symlink_to((released.root.parent / "bases").resolve())
-    return Workplace(root, released.environment)
+    shutil.copytree(place.root, root, symlinks=True, ignore=shutil.ignore_patterns("builder"))
+    (directory / "bases").symlink_to((place.root.parent / "bases").resolve())
+    return Workplace(root, place.environment)
 
 
 @pytest.fixture(scope="session")
