@@ -126,6 +126,23 @@ def test_the_ledger_names_the_certificate_instead_of_a_key(
     assert "keyId" not in details
 
 
+def test_the_ledger_is_anchored_in_the_evidence_of_an_identity(
+    signed: tuple[KeylessPlace, Ended], tmp_path: Path
+) -> None:
+    """`audit verify` takes the head that the identity signed, and sees what was cut off."""
+    place = signed[0].copied(tmp_path)
+    anchor = ("audit", "verify", "--anchor", f"layout:{place.layout.path}@{place.image}")
+    ended = place.run(*anchor)
+    assert ended.code == 0, ended.text
+    ledger = place.workplace.state / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(lines[:4]))
+    assert place.run(*anchor).code == ExitCode.VERIFICATION
+    strange = place.policy("strange.yaml", place.trusting(identity=f"{IDENTITY}-fork"))
+    ended = place.run(*anchor, SECURE_PIPELINE_POLICY=strange)
+    assert ended.code == ExitCode.INCONCLUSIVE, ended.text
+
+
 def test_the_identity_token_is_nowhere(signed: tuple[KeylessPlace, Ended]) -> None:
     """No output, report, ledger or evidence holds the token, nor its signature alone."""
     place, ended = signed

@@ -8,7 +8,7 @@ docs/reference/predicates/ledger-head-v1.md describes it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +16,10 @@ from typing import Any
 
 from secure_pipeline import shape
 from secure_pipeline.attestations import dsse, predicates
-from secure_pipeline.attestations.attachments import attach, collect
+from secure_pipeline.attestations.attachments import Attachment, attach, collect
 from secure_pipeline.attestations.author import author
 from secure_pipeline.attestations.predicates import RUN_MEMBER, RunContext
-from secure_pipeline.attestations.statement import make_statement, parse_statement
+from secure_pipeline.attestations.statement import Statement, make_statement, parse_statement
 from secure_pipeline.audit.entry import instant
 from secure_pipeline.audit.log import Head
 from secure_pipeline.errors import Inconclusive, VerificationFailed
@@ -29,10 +29,13 @@ from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.reference import ImageReference
 from secure_pipeline.oci.store import Source
+from secure_pipeline.policy.decision import Rule
+from secure_pipeline.policy.keyless import Keyless
 from secure_pipeline.ports import AnySigner, Clock
 
 LEDGER_NAME = "ledger"
 """Name of the subject of a head that is about no image."""
+NO_IDENTITY = Keyless()
 MAX_ANCHOR_BYTES = 64 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MAX_SEQ = 10**15
@@ -45,7 +48,7 @@ class Checkpoint:
     head: Head
     taken: datetime
     key: str
-    """Id of the key that signed it."""
+    """Id of the key or identity that signed it."""
     where: str
     """Where it was found."""
 
@@ -115,31 +118,40 @@ def heads_in_file(path: Path, keys: Sequence[PublicKey]) -> list[Checkpoint]:
     return found
 
 
-def heads_beside(source: Source, image: Digest, keys: Sequence[PublicKey]) -> list[Checkpoint]:
-    """Read the heads beside an image; those that no key has signed are anybody's, and left out.
+def heads_beside(
+    source: Source, image: Digest, keys: Sequence[PublicKey], keyless: Keyless = NO_IDENTITY
+) -> list[Checkpoint]:
+    """Read the heads beside an image; those that nobody known has signed are left out.
 
-    Raises: VerificationFailed, Unavailable; Inconclusive over a limit, or if there is none.
+    Raises: VerificationFailed (malformed, or one that claims a known identity and proves none),
+    Unavailable; Inconclusive over a limit, or if there is none.
     """
-    envelopes = (item.envelope for item in collect(source, image))
-    found = list(_heads(envelopes, keys, image, f"{source.name}@{image}"))
+    where = f"{source.name}@{image}"
+    found = []
+    for item in collect(source, image):
+        who = _signer_of(item, keys, keyless, where)
+        statement = parse_statement(item.envelope.payload, where) if who else None
+        if who and statement and statement.predicate_type == predicates.LEDGER_HEAD:
+            statement.require_subject(image)
+            found.append(_read(statement, who, where))
     if not found:
         raise Inconclusive(
-            "no head of a ledger beside the image is signed by the key",
-            where=f"{source.name}@{image}",
+            "no head of a ledger beside the image is signed by the key or identity", where=where
         )
     return found
 
 
-def _heads(
-    envelopes: Iterable[dsse.Envelope], keys: Sequence[PublicKey], image: Digest, where: str
-) -> Iterator[Checkpoint]:
-    for envelope in envelopes:
-        if not any(key.signed(envelope) for key in keys):
-            continue
-        statement = parse_statement(envelope.payload, where)
-        if statement.predicate_type == predicates.LEDGER_HEAD:
-            statement.require_subject(image)
-            yield _checked(envelope, keys, where)
+def _signer_of(
+    item: Attachment, keys: Sequence[PublicKey], keyless: Keyless, where: str
+) -> str | None:
+    """Id of the known key or identity that signed; None for anybody else's."""
+    claim = keyless.claimed(item)
+    if claim is None:
+        return next((key.id for key in keys if key.signed(item.envelope)), None)
+    certified = keyless.certify(item, where, claim)
+    if isinstance(certified, Rule):
+        raise VerificationFailed(certified.why)
+    return claim.id
 
 
 def _checked(envelope: dsse.Envelope, keys: Sequence[PublicKey], where: str) -> Checkpoint:
@@ -147,7 +159,10 @@ def _checked(envelope: dsse.Envelope, keys: Sequence[PublicKey], where: str) -> 
     key = next((key for key in keys if key.signed(envelope)), None)
     if key is None:
         raise VerificationFailed("the head is not signed by the key", where=where)
-    statement = parse_statement(envelope.payload, where)
+    return _read(parse_statement(envelope.payload, where), key.id, where)
+
+
+def _read(statement: Statement, key: str, where: str) -> Checkpoint:
     statement.require_type(predicates.LEDGER_HEAD)
     predicate = statement.predicate
     origin, digest = (shape.member(predicate, name, str, where) for name in ("origin", "hash"))
@@ -155,4 +170,4 @@ def _checked(envelope: dsse.Envelope, keys: Sequence[PublicKey], where: str) -> 
     if not (_HASH.fullmatch(origin) and _HASH.fullmatch(digest) and 0 <= seq <= _MAX_SEQ):
         raise VerificationFailed("the head has no valid origin, seq and hash", where=where)
     taken = shape.timestamp(shape.member(predicate, "takenAt", str, where), where)
-    return Checkpoint(Head(origin, seq, digest), taken, key.id, where)
+    return Checkpoint(Head(origin, seq, digest), taken, key, where)

@@ -23,9 +23,11 @@ from secure_pipeline.keys import local
 from secure_pipeline.keys.uri import KeyRef
 from secure_pipeline.keys.verify import PublicKey, read_public_key
 from secure_pipeline.oci.digest import Digest
-from secure_pipeline.policy.trust import trusted_signers
+from secure_pipeline.policy.keyless import Keyless
+from secure_pipeline.policy.trust import trusted_identities, trusted_signers
 from secure_pipeline.ports import SecretUse
 from secure_pipeline.wiring.copying import LAYOUT, open_source
+from secure_pipeline.wiring.keyless import identity_verifier
 from secure_pipeline.wiring.options import STATE, Options, World
 from secure_pipeline.wiring.stores import Stores
 from secure_pipeline.wiring.verifying import load_policy
@@ -136,12 +138,12 @@ class Audit:
         """The heads that were kept elsewhere. Raises: like ``verify``."""
         if not request.anchors:
             return []
-        keys = _keys(request.keys, self._options, self._world)
+        keys, keyless = _known(request.keys, self._options, self._world)
         found: list[Checkpoint] = []
         for text in request.anchors:
             if text.startswith(LAYOUT) or "@sha256:" in text:
                 source, digest = open_source(text, self._stores)
-                found += checkpoint.heads_beside(source, digest, keys)
+                found += checkpoint.heads_beside(source, digest, keys, keyless)
             else:
                 found += checkpoint.heads_in_file(self._world.directory / text, keys)
         return found
@@ -201,14 +203,19 @@ def _nothing(path: Path) -> Checked:
     return Checked(path, None, None, 0, 0, None, 0, 0)
 
 
-def _keys(named: Sequence[Path], options: Options, world: World) -> tuple[PublicKey, ...]:
-    """Keys whose heads count: those that were named, else the policy's."""
-    keys = [
-        read_public_key(world.directory / str(path).removeprefix("file:")) for path in named
-    ] or [item.key for item in trusted_signers(load_policy(options), ())]
-    if not keys:
+def _known(
+    named: Sequence[Path], options: Options, world: World
+) -> tuple[tuple[PublicKey, ...], Keyless]:
+    """Whose heads count: keys that were named, else the policy's keys and identities."""
+    if named:
+        paths = [world.directory / str(path).removeprefix("file:") for path in named]
+        return tuple(read_public_key(path) for path in paths), Keyless()
+    policy = load_policy(options)
+    keys = tuple(item.key for item in trusted_signers(policy, ()))
+    keyless = Keyless(trusted_identities(policy), identity_verifier(policy))
+    if not keys and not keyless.identities:
         raise UsageError("no key is named to check the anchors with", hint="--key release.pub")
-    return tuple(keys)
+    return keys, keyless
 
 
 def _user_state(environment: Mapping[str, str]) -> Path:
