@@ -38,7 +38,7 @@ from fakes.livepromotion import ANALYSIS
 from fakes.load import Load, load
 from fakes.prometheus import RealPrometheus, prometheus
 
-NAMESPACE = "inference"
+NAMESPACE = "serving"
 TARGETS = "secure-pipeline-targets"
 """ConfigMap of the targets, in the namespace of the runs."""
 _PORT = 8080

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
 PLAIN = {"SECURE_PIPELINE_PLAIN_HTTP": "1"}
 _PATCH = "application/json-patch+json"
 ACCOUNT = "secure-pipeline-promote"
-HEALTHY, SLOW, HANDED, KILLED = "web", "slow", "handed", "killed"
+HEALTHY, SLOW, HANDED, KILLED = "healthy", "slow", "handed", "killed"
 """Routes, each with a target of its name."""
 
 
