@@ -49,14 +49,16 @@ def own_image(target: Path, tag: str, wheel: Path | None = None) -> Descriptor:
 def _kept() -> Digest | None:
     """The image of the last build, if it is of this source."""
     last = (_builds() or [{}])[-1]
-    return Digest.parse(last["image"]) if last.get("source") == _source_digest(ROOT) else None
+    there = (CACHE / "state/image/index.json").exists()
+    same = there and last.get("source") == _source_digest(ROOT)
+    return Digest.parse(last["image"]) if same else None
 
 
 def _build() -> Digest:
     builds = _builds()
     if len(builds) >= _BUILDS:
         builds = []
-        shutil.rmtree(CACHE / "state/builder")
+        shutil.rmtree(CACHE / "state/builder", ignore_errors=True)
     for tool in ("trivy", "demodb"):
         tool_installer(ignore).install(tool)
     kept = ("HOME", "SECURE_PIPELINE_TOOLS", "XDG_CACHE_HOME", "LANG", "TMPDIR")
