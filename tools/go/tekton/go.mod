@@ -7,7 +7,6 @@ tool (
 	github.com/tektoncd/pipeline/cmd/entrypoint
 	github.com/tektoncd/pipeline/cmd/nop
 	github.com/tektoncd/pipeline/cmd/webhook
-	github.com/tektoncd/pipeline/cmd/workingdirinit
 )
 
 require (
