@@ -25,7 +25,11 @@ from fakes.workplace import ROOT, Workplace
 from secure_pipeline.attestations.predicates import COSIGN_VULN, PROVENANCE
 from secure_pipeline.oci.manifest import MANIFEST_TYPE
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.timeout(1200),  # whichever is first makes cluster, images and a sound run
+]
 STAGES = ("analyze", "test", "build", "scan", "sign", "verify")
 OLD = "gunicorn-21.0.0.dist-info/METADATA"
 PLAIN = {"SECURE_PIPELINE_PLAIN_HTTP": "1"}

@@ -25,7 +25,11 @@ from secure_pipeline.attestations.predicates import PROMOTION
 from secure_pipeline.attestations.statement import make_statement
 from secure_pipeline.shape import rfc3339
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.timeout(1200),  # whichever is first makes cluster, images and a sound run
+]
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,11 @@ from secure_pipeline.oci.digest import Digest
 from secure_pipeline.oci.layout import Layout
 from secure_pipeline.oci.manifest import CONFIG_TYPE, MANIFEST_TYPE
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.timeout(1200),  # whichever is first makes cluster, images and a sound run
+]
 PLAIN = {"SECURE_PIPELINE_PLAIN_HTTP": "1"}
 _PATCH = "application/json-patch+json"
 ACCOUNT = "secure-pipeline-promote"

@@ -20,7 +20,11 @@ from cluster.pipelines import NAMESPACE, PipelinePlace
 from cluster.tekton import TEKTON
 from fakes.workplace import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.timeout(1200),  # whichever is first makes cluster, images and a sound run
+]
 START = "secure-pipeline-start"
 SOURCE = "https://git.example/team/service.git"
 

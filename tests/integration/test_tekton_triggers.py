@@ -27,7 +27,11 @@ from secure_pipeline.plan.tekton_access import EXPIRES
 from secure_pipeline.shape import rfc3339
 from secure_pipeline.trigger import HandOver, Secret
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.timeout(1200),  # whichever is first makes cluster, images and a sound run
+]
 IMAGE = ImageReference.parse(f"registry.example/team/service@sha256:{'a' * 64}")
 SHELL = "$(touch /tmp/pwned)`touch /tmp/pwned`'\"; touch /tmp/pwned; $PATH"
 RUNS = f"{TEKTON}/namespaces/{NAMESPACE}/pipelineruns"

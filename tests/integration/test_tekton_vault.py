@@ -17,7 +17,11 @@ from fakes.cosign import Cosign
 from fakes.workplace import Workplace
 from secure_pipeline.attestations.predicates import COSIGN_VULN, PROVENANCE
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cluster")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.timeout(1200),  # whichever is first makes cluster, images and a sound run
+]
 NAME = "vault"
 PLAIN = {"SECURE_PIPELINE_PLAIN_HTTP": "1"}
 ROLE = "pipeline"

@@ -97,7 +97,12 @@ def verify(
     if first == "file" or bundle:
         if first != "file" or len(rest) != 1:
             raise UsageError("one file is named", hint="secure-pipeline verify file PATH")
-        target = VerifyTarget(None, None, None, keys, layers, trust)
+        if layout or layers or run:
+            raise UsageError(
+                "--layout, --layers and --run are about images",
+                hint="secure-pipeline verify file PATH",
+            )
+        target = VerifyTarget(None, None, None, keys, False, trust)
         return show_file(output, rest[0], verify_file(Path(rest[0]), bundle, target, options))
     if rest and first != "layout":
         target = VerifyTarget(None, None, layout, keys, layers, trust)

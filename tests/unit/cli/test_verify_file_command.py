@@ -79,6 +79,9 @@ def test_a_key_and_a_bundle_can_be_named(place: Path) -> None:
         ((".",), "not a plain file"),
         ((), "one file is named"),
         ((WHEEL, WHEEL), "one file is named"),
+        ((WHEEL, "--layout", "."), "are about images"),
+        ((WHEEL, "--layers"), "are about images"),
+        ((WHEEL, "--run", "run-1"), "are about images"),
     ],
 )
 def test_what_is_no_file_is_a_usage_error(place: Path, words: tuple[str, ...], what: str) -> None:
